@@ -1,0 +1,181 @@
+"""Frames v1: what gateway, dispatcher and worker say to each other over a unix socket.
+
+A frame is a 6-byte head (payload length as uint32 little-endian, version, kind) and a msgpack payload whose fields
+are typed and checked when it is read. Nothing is ever pickled.
+
+    worker → dispatcher   HELLO once per connection, STARTED, ANSWERS, GOLDEN_RESULT
+    dispatcher → worker   BATCH, CANCEL, GOLDEN
+
+One BATCH holds every request that waited, one ANSWERS every reply of one model call; replies come in any order, each
+with the id of its request and the generation of the connection.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from salver.errors import error
+
+VERSION: Final = 1
+HEAD: Final = struct.Struct("<IBB")
+MAX_PAYLOAD: Final = 256 << 20
+
+HELLO: Final = 1
+BATCH: Final = 2
+CANCEL: Final = 3
+STARTED: Final = 4
+ANSWERS: Final = 5
+GOLDEN: Final = 6
+GOLDEN_RESULT: Final = 7
+
+
+class Hello(Struct, array_like=True):
+    """A worker's first word on a connection: it has loaded this release and reproduced its golden rows."""
+
+    release: str
+    id: str
+    pid: int
+    max_batch: int
+    load_ms: float
+    proven: bool
+
+
+class Ask(Struct, array_like=True, gc=False):
+    """One request: its id, the protocol and options its body is read with, its deadline, and the body as it came.
+
+    `deadline` is in nanoseconds of the machine's monotonic clock, 0 for none. `trace` is a W3C traceparent or empty.
+    """
+
+    id: int
+    protocol: str
+    deadline: int
+    body: bytes
+    options: dict[str, str] | None = None
+    trace: str = ""
+
+
+class Batch(Struct, array_like=True, gc=False):
+    """Requests for the worker. `alone` asks for a batch of its own, announced by STARTED (it may kill the worker)."""
+
+    generation: int
+    asks: list[Ask]
+    alone: bool = False
+
+
+class Cancel(Struct, array_like=True):
+    """Nobody waits for these requests any more."""
+
+    generation: int
+    ids: list[int]
+
+
+class Started(Struct, array_like=True):
+    """The worker is about to execute this request alone."""
+
+    generation: int
+    id: int
+
+
+class Reply(Struct, array_like=True, gc=False):
+    """The answer to one request.
+
+    `status` is the HTTP status and `body` is encoded in the request's protocol, of type `content_type`. `rows` counts
+    its rows, `row_errors` those that failed. `code` is the error's code or empty. `position` is its first row's place
+    in the batch.
+    """
+
+    id: int
+    status: int
+    body: bytes
+    rows: int = 1
+    row_errors: int = 0
+    code: str = ""
+    content_type: str = "application/json"
+    position: int = 0
+
+
+class Answers(Struct, array_like=True, gc=False):
+    """The replies of one model call: number and rows of the batch, nanoseconds spent to decode, predict and encode."""
+
+    generation: int
+    batch: int
+    rows: int
+    decode_ns: int
+    predict_ns: int
+    encode_ns: int
+    replies: list[Reply]
+
+
+class Golden(Struct, array_like=True):
+    """Reproduce the golden rows now."""
+
+    generation: int
+
+
+class GoldenResult(Struct, array_like=True):
+    """Whether the golden rows were reproduced, and if not, which differ."""
+
+    generation: int
+    ok: bool
+    problems: list[str]
+
+
+Message = Hello | Batch | Cancel | Started | Answers | Golden | GoldenResult
+
+_KINDS: dict[int, type[Any]] = {
+    HELLO: Hello,
+    BATCH: Batch,
+    CANCEL: Cancel,
+    STARTED: Started,
+    ANSWERS: Answers,
+    GOLDEN: Golden,
+    GOLDEN_RESULT: GoldenResult,
+}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _KINDS.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def pack(message: Message) -> bytes:
+    """One frame, ready to be written."""
+    payload = _ENCODER.encode(message)
+    return HEAD.pack(len(payload), VERSION, _NUMBERS[type(message)]) + payload
+
+
+class Reader:
+    """Cuts a byte stream into messages; feed it what arrives."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
+        """Return every message that is now complete; raise `bad-request` on bytes that are no frame."""
+        if self._buffer:
+            self._buffer += data
+            data = self._buffer
+        messages: list[Message] = []
+        start, end = 0, len(data)
+        with memoryview(data) as view:
+            while end - start >= HEAD.size:
+                length, version, kind = HEAD.unpack_from(view, start)
+                if version != VERSION or kind not in _DECODERS or length > MAX_PAYLOAD:
+                    raise error("bad-request", f"not a frame of version {VERSION}: version {version}, kind {kind}")
+                stop = start + HEAD.size + length
+                if stop > end:
+                    break
+                try:
+                    messages.append(_DECODERS[kind].decode(view[start + HEAD.size : stop]))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                    raise error("bad-request", f"a frame of kind {kind} can't be read: {problem}") from None
+                start = stop
+        if data is self._buffer:
+            del self._buffer[:start]
+        elif start < end:
+            self._buffer += data[start:]
+        return messages
