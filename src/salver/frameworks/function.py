@@ -1,0 +1,116 @@
+"""Any Python as a model: a subclass of `salver.Model`, or any class with `load` and `predict`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from salver import tables
+from salver.errors import error
+from salver.frameworks import Columns, Predict, Saved
+from salver.model import Model
+from salver.release import MODEL_DIR
+from salver.signature import Signature
+
+
+class Function:
+    """The adapter of user-written classes. The class travels as code, its files in model/; nothing is pickled."""
+
+    name = "function"
+
+    def handles(self, model: object) -> bool:
+        """Whether `model` is a class with `load` and `predict`, or an instance of one."""
+        kind = _kind(model)
+        return issubclass(kind, Model) or (callable(getattr(kind, "load", None)) and _predicts(kind))
+
+    def save(self, model: Any, folder: Path) -> Saved:
+        """Write nothing but the folder; the entry names the class, which code/ will hold."""
+        kind = _kind(model)
+        (folder / MODEL_DIR).mkdir(parents=True, exist_ok=True)
+        if kind.predict is Model.predict:
+            raise error("unsupported-model", f"{kind.__qualname__} doesn't define predict")
+        if "<locals>" in kind.__qualname__:
+            raise error(
+                "code-not-closed",
+                f"{kind.__qualname__} of {kind.__module__} is defined inside a function",
+                hint="move the class to the top of its module",
+            )
+        needed = [name for name in inspect.signature(kind).parameters.values() if _required(name)]
+        if needed:
+            raise error(
+                "unsupported-model",
+                f"{kind.__qualname__}() needs arguments ({', '.join(p.name for p in needed)}); a worker has none",
+                hint="give them defaults, or read them in load(self, files)",
+            )
+        entry = f"{kind.__module__}:{kind.__qualname__}"
+        return Saved(entry, {"imports": [entry]}, "")
+
+    def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
+        """Import the class, build it, and call its `load` with the release's model/ folder."""
+        del options
+        call = _loaded(_find(entry), folder, signature)
+        first, outputs = signature.inputs[0].name, signature.outputs
+        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+
+    def in_memory(
+        self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
+    ) -> Callable[[Columns], Any]:
+        """The function that predicts with a fresh object of the class; its raw answers show what the outputs are."""
+        del options
+        return _loaded(_kind(model), folder, signature)
+
+
+FRAMEWORK = Function()
+
+
+def _kind(model: object) -> type[Any]:
+    return model if isinstance(model, type) else type(model)
+
+
+def _predicts(kind: type[Any]) -> bool:
+    return callable(getattr(kind, "predict", None))
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variadic
+
+
+def _find(entry: str) -> type[Any]:
+    module, _, path = entry.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as problem:
+        raise error(
+            "load-failed", f"the model's class {entry} can't be found: {problem}", hint=f"looked on {sys.path[0]} first"
+        ) from problem
+    if not isinstance(found, type):
+        raise error("load-failed", f"{entry} is not a class")
+    return found
+
+
+def _loaded(kind: type[Any], folder: Path, signature: Signature) -> Callable[[Columns], Any]:
+    """Build and load the model; chain its preprocess, predict and postprocess."""
+    model = kind()
+    model.load(folder / MODEL_DIR)
+    steps: list[Callable[[Any], Any]] = []
+    if getattr(model, "rows_as", "columns") == "dataframe":
+        steps.append(lambda columns: tables.to_dataframe(columns, signature.inputs))
+    named = (getattr(model, name, None) for name in ("preprocess", "predict", "postprocess"))
+    steps += [step for step in named if step is not None]
+    if len(steps) == 1:
+        return steps[0]
+
+    def call(columns: Columns) -> Any:
+        value: Any = columns
+        for step in steps:
+            value = step(value)
+        return value
+
+    return call

@@ -1,0 +1,119 @@
+"""Skops files with the same bytes for the same model: skops itself writes object addresses, random names and dates."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from salver.errors import error
+
+SCHEMA = "schema.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def save(model: Any, path: Path) -> None:
+    """Write `model` to `path`; raises what skops raises for what it can't keep."""
+    import skops.io
+
+    path.write_bytes(_stable(skops.io.dumps(model)))
+
+
+def load(path: Path, trusted: Collection[str]) -> Any:
+    """Load what `save` wrote. Nothing is imported or built before every type is known to be allowed."""
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        return skops.io.load(path, trusted=sorted(trusted))
+    except UntrustedTypesFoundException:
+        beyond = sorted(set(untrusted(path)) - set(trusted))
+        raise error(
+            "untrusted-artifact",
+            f"{path.name} holds types that the release doesn't allow",
+            hint="release the model again from its source",
+            details=tuple(beyond),
+        ) from None
+
+
+def untrusted(path: Path) -> list[str]:
+    """The types in the file that skops doesn't trust by itself; read without importing them."""
+    import skops.io
+
+    return list(skops.io.get_untrusted_types(file=path))
+
+
+def modules(path: Path) -> set[str]:
+    """The modules the file names."""
+    with zipfile.ZipFile(path) as archive:
+        schema = json.loads(archive.read(SCHEMA))
+    return {node["__module__"] for node in _nodes(schema) if isinstance(node.get("__module__"), str)}
+
+
+def _stable(data: bytes) -> bytes:
+    """The same archive with ids and names by first use, sets in order, fixed dates, sorted entries."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        schema = json.loads(archive.read(SCHEMA))
+        for node in _nodes(schema):
+            if node.get("__loader__") == "SetNode":
+                node["content"].sort(key=_spelling)
+        names = _renumber(schema)
+        entries = {names[name]: archive.read(name) for name in archive.namelist() if name in names}
+    entries[SCHEMA] = json.dumps(schema, sort_keys=False, separators=(",", ":")).encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(entries):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, entries[name])
+    return out.getvalue()
+
+
+def _renumber(schema: dict[str, Any]) -> dict[str, str]:
+    """Number objects and files by their first use, in place; returns each file's new name.
+
+    A plain value (`JsonNode`) always gets a number of its own: whether Python shared two equal ones is chance.
+    """
+    ids: dict[int, int] = {}
+    files: dict[str, str] = {}
+    count = 0
+    for node in _nodes(schema):
+        if "__id__" in node:
+            plain = node.get("__loader__") == "JsonNode"
+            if plain or node["__id__"] not in ids:
+                count += 1
+            node["__id__"] = count if plain else ids.setdefault(node["__id__"], count)
+        file = node.get("file")
+        if isinstance(file, str):
+            suffix = Path(file).suffix
+            node["file"] = files.setdefault(file, f"{len(files) + 1:06}{suffix}")
+    return files
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every node of the tree, parents first, in the order of the file; an own stack, for deep trees."""
+    stack = [schema]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("__loader__"), str):
+                yield item
+            stack.extend(reversed(item.values()))
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
+
+
+def _spelling(node: Any) -> str:
+    """The node as text without its ids."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(value) for key, value in item.items() if key not in ("__id__", "file")}
+        return [plain(value) for value in item] if isinstance(item, list) else item
+
+    return json.dumps(plain(node), sort_keys=True)

@@ -1,0 +1,71 @@
+"""Columns of outputs as JSON values and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from salver.errors import SalverError
+from salver.protocols import Encoded
+from salver.protocols.rows import struct_of, told
+from salver.signature import Column, Field
+from salver.tables import Columns, may_be_null
+
+ENCODER = msgspec.json.Encoder()
+
+
+def values_of(field: Field) -> Callable[[Any], list[Any]]:
+    """The function that turns an output's array into one JSON value per row; NaN is left for the encoder's null."""
+    if not isinstance(field, Column):
+        return _rows
+    if field.type == "int" and may_be_null(field):
+        return _integers
+    return _datetimes if field.type == "datetime" else _plain
+
+
+def _plain(array: Any) -> list[Any]:
+    values: list[Any] = array.tolist()
+    return values
+
+
+def _rows(array: Any) -> list[Any]:
+    return [row.tolist() for row in array] if array.dtype == object and array.ndim == 1 else _plain(array)
+
+
+def _integers(array: Any) -> list[int | None]:
+    return [None if value != value else int(value) for value in array.tolist()]
+
+
+def _datetimes(array: Any) -> list[str | None]:
+    texts = np.datetime_as_string(array.astype("datetime64[us]"), timezone="UTC").tolist()
+    return [None if text == "NaT" else text for text in texts]
+
+
+def refused(problem: SalverError, row_errors: int) -> Encoded:
+    """The answer to a refused request in the formats that say `{"error": text}`; an invalid row is a 400 there."""
+    status = problem.meaning.http
+    return Encoded(
+        400 if status == 422 else status,
+        ENCODER.encode({"error": f"{told(problem)} ({problem.hint})" if problem.hint else told(problem)}),
+        row_errors=row_errors,
+        code=problem.code,
+    )
+
+
+def lines(values: Any) -> list[bytes]:
+    """Each value as its own JSON text, from one call of the encoder: JSON never holds a bare line break."""
+    return ENCODER.encode_lines(values).split(b"\n")[:-1]
+
+
+def row_encoder(outputs: tuple[Field, ...]) -> Callable[[Columns], list[bytes]]:
+    """Compile the function that writes each row of the outputs as a JSON object."""
+    answer = struct_of("Answer", outputs, [Any] * len(outputs), kw_only=False)
+    makers = [(field.name, values_of(field)) for field in outputs]
+
+    def encode(columns: Columns) -> list[bytes]:
+        return lines(map(answer, *[values(columns[name]) for name, values in makers]))
+
+    return encode

@@ -1,0 +1,176 @@
+"""The native format: a row object gives an answer object, a list of rows a list of answers of the same length.
+
+A bad row in a list is answered in its place, unless the request says `strict=true`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from salver import tables
+from salver.errors import SalverError, error, problem_json
+from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
+from salver.protocols.answers import ENCODER, row_encoder
+from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, elements, refusal, told
+from salver.tables import Columns
+
+Shape = Literal["row", "list", "strict list"]
+"""What a body is; the context of its part."""
+
+_PROBLEM = "application/problem+json"
+_TOO_MANY = 3 * MAX_ROWS
+"""Bodies up to this many bytes can't hold more rows than allowed: a row is at least `{},`."""
+_ARRAY = re.compile(rb"[ \t\r\n]*\[")
+
+
+class NativeCodec:
+    """Reads and writes the native format for one release."""
+
+    def __init__(self, subject: Subject) -> None:
+        signature = subject.signature
+        self._rows = RowType(signature.inputs)
+        self._struct: type[msgspec.Struct] = self._rows.struct
+        self._decode = decoder(self._struct | list[self._struct]).decode  # type: ignore[name-defined]
+        self._columns = tables.builder(signature.inputs)
+        self._answers = row_encoder(signature.outputs)
+
+    def decode(self, bodies: Sequence[bytes], options: Sequence[Options | None]) -> Decoded:
+        """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
+        # Joining the bodies to decode them in one call would be faster still, but a body such as `{},{}` would then
+        # shift every row after it to another caller.
+        rows: list[Any] = []
+        parts: list[Part] = []
+        for body, option in zip(bodies, options, strict=True):
+            if option or len(body) > _TOO_MANY:
+                parts.append(self._part(body, option or {}, rows))
+                continue
+            try:
+                value = self._decode(body)
+            except UNREADABLE as problem:
+                parts.append(self._reread(body, problem, False, rows))
+                continue
+            if type(value) is list:
+                parts.append(Part(len(rows), len(value), len(value), "list"))
+                rows += value
+            else:
+                parts.append(Part(len(rows), 1, 1, "row"))
+                rows.append(value)
+        return Decoded(self._columns(rows), len(rows), parts)
+
+    def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
+        """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
+        answers = self._answers(outputs) if len(failures) < decoded.count else [b""] * decoded.count
+        encoded: list[Encoded] = []
+        for part in decoded.parts:
+            if part.failure is not None:
+                encoded.append(_refused(part.failure, len(part.errors)))
+            elif part.context != "row":
+                encoded.append(_list(part, answers, failures))
+            elif failures and part.start in failures:
+                encoded.append(_refused(failures[part.start], 1))
+            else:
+                encoded.append(Encoded(200, answers[part.start]))
+        return encoded
+
+    def _part(self, body: bytes, option: Options, rows: list[Any]) -> Part:
+        """Read a body that has options or is large."""
+        strict = option.get("strict", "false")
+        try:
+            if strict not in ("true", "false"):
+                raise error("bad-request", f"strict is {strict!r}; it can be true or false")
+            if len(body) > _TOO_MANY and body.count(b"{") > MAX_ROWS and _ARRAY.match(body):
+                elements(body)
+            value = self._decode(body)
+        except SalverError as problem:
+            return _failed(problem)
+        except UNREADABLE as problem:
+            return self._reread(body, problem, strict == "true", rows)
+        many = type(value) is list
+        read = value if many else [value]
+        shape: Shape = "row" if not many else "strict list" if strict == "true" else "list"
+        part = Part(len(rows), len(read), len(read), shape)
+        rows += read
+        return part
+
+    def _reread(self, body: bytes, problem: Exception, strict: bool, rows: list[Any]) -> Part:
+        """Find out what is wrong with a body, and which of its rows are right."""
+        if not isinstance(problem, msgspec.ValidationError):
+            return _failed(bad_json(problem, body))
+        part = Part(len(rows), context="row")
+        read: list[Any] = []
+        try:
+            if _ARRAY.match(body):
+                part.context = "strict list" if strict else "list"
+                items = elements(body)
+                part.rows = len(items)
+                for index, raw in enumerate(items):
+                    self._reread_row(raw, index, part, read, f"$[{index}]")
+            else:
+                part.rows = 1
+                self._reread_row(body, 0, part, read, "$")
+        except SalverError as unreadable:
+            return _failed(unreadable)
+        if part.errors and part.context != "list":
+            part.failure = refusal(part.errors, part.rows)
+            return part
+        part.count = len(read)
+        rows += read
+        return part
+
+    def _reread_row(self, raw: bytes | msgspec.Raw, index: int, part: Part, read: list[Any], where: str) -> None:
+        try:
+            read.append(self._rows.read(raw, where))
+        except SalverError as problem:
+            if problem.code != "invalid-row":
+                raise
+            part.errors[index] = problem
+
+
+class Native:
+    """Salver's own format."""
+
+    name = "native"
+
+    def codec(self, subject: Subject) -> Codec:
+        """The codec of this format for one release; raises `bad-signature` for names JSON keys can't be."""
+        return NativeCodec(subject)
+
+
+PROTOCOL = Native()
+
+
+def _failed(problem: SalverError) -> Part:
+    part = Part()
+    part.failure = problem
+    return part
+
+
+def _refused(problem: SalverError, row_errors: int) -> Encoded:
+    return Encoded(problem.meaning.http, problem_json(problem), _PROBLEM, row_errors, problem.code)
+
+
+def _list(part: Part, answers: Sequence[bytes], failures: Mapping[int, SalverError]) -> Encoded:
+    stop = part.start + part.count
+    if not part.errors and not (failures and any(part.start <= row < stop for row in failures)):
+        return Encoded(200, b"[%b]" % b",".join(answers[part.start : stop]))
+    errors: dict[int, SalverError] = {}
+    bodies: list[bytes] = []
+    row = part.start
+    for index in range(part.rows):
+        problem = part.errors.get(index)
+        if problem is None:
+            problem = failures.get(row)
+            bodies.append(answers[row])
+            row += 1
+        else:
+            bodies.append(b"")
+        if problem is not None:
+            errors[index] = problem
+            bodies[index] = ENCODER.encode({"error": {"code": problem.code, "detail": told(problem)}})
+    if part.context == "strict list":
+        return _refused(refusal(errors, part.rows), len(errors))
+    return Encoded(200, b"[%b]" % b",".join(bodies), row_errors=len(errors))
