@@ -1,0 +1,232 @@
+"""What a gateway serves right now: the loaded releases, their dispatchers, and the one pointer per model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+
+from salver import metrics
+from salver.dispatch.batching import Call
+from salver.dispatch.batching import Limits as BatchLimits
+from salver.dispatch.dispatcher import Dispatcher
+from salver.errors import SalverError, error
+from salver.frames import Answers, Reply
+from salver.gateway.answers import Clock, Heads
+from salver.gateway.limits import Limits
+from salver.gateway.table import Loaded, Table
+
+MAX_FRAME_REQUESTS = 256
+NANOSECONDS = tuple(int(bound * 1e9) for bound in metrics.SECONDS)
+
+
+class Entry:
+    """One loaded release: its facts, its dispatcher, its answers' heads and its metrics."""
+
+    __slots__ = ("dispatcher", "heads", "loaded", "tally")
+
+    def __init__(self, loaded: Loaded, dispatcher: Dispatcher, tally: Tally, clock: Clock) -> None:
+        self.loaded = loaded
+        self.dispatcher = dispatcher
+        self.heads = Heads(loaded.release, clock)
+        self.tally = tally
+
+    def connect(self, loaded: Loaded) -> None:
+        """Follow a new list of workers."""
+        self.loaded = loaded
+        self.dispatcher.set_workers({worker.name: worker.address for worker in loaded.workers})
+
+
+class Tally:
+    """Counts one release's requests in this gateway's block."""
+
+    __slots__ = ("_bytes", "_cells", "_refused", "_requests", "_row", "_row_errors", "_rows", "_seconds")
+
+    def __init__(self, block: metrics.Block, slot: int) -> None:
+        row = block.row(slot)
+        at = metrics.RELEASE_AT
+        self._cells = block.cells
+        self._row = row
+        self._requests = {status: row + at["salver_requests"] + i for i, status in enumerate(metrics.STATUSES)}
+        self._refused = {reason: row + at["salver_refused"] + i for i, reason in enumerate(metrics.REASONS)}
+        self._rows = row + at["salver_rows"]
+        self._row_errors = row + at["salver_row_errors"]
+        self._bytes = row + at["salver_request_bytes"]
+        self._seconds = row + at["salver_request_seconds"]
+
+    def refused(self, code: str) -> None:
+        """One request got no prediction."""
+        self._cells[self._refused.get(code) or self._refused["other"]] += 1.0
+
+    def batch(self, answers: Answers, answered: list[tuple[Call, Reply]], now: int) -> None:
+        """One model call, and the requests it answered."""
+        cells = self._cells
+        self._batch(answers)
+        if not answered:
+            return
+        fine = size = rows = row_errors = elapsed = 0
+        for call, reply in answered:
+            elapsed += now - call.started
+            size += call.size
+            rows += reply.rows
+            if reply.status == 200:
+                fine += 1
+                row_errors += reply.row_errors
+            elif reply.code != "deadline-exceeded":
+                cells[self._requests.get(str(reply.status)) or self._requests["other"]] += 1.0
+        self._times(answered, now)
+        cells[self._seconds + len(NANOSECONDS) + 1] += elapsed * 1e-9
+        cells[self._requests["200"]] += fine
+        cells[self._bytes] += size
+        cells[self._rows] += rows
+        cells[self._row_errors] += row_errors
+
+    def _times(self, answered: list[tuple[Call, Reply]], now: int) -> None:
+        """Count each request in its bucket of the histogram: mostly one bucket holds the whole batch."""
+        cells, first = self._cells, self._seconds
+        slowest = bisect_left(NANOSECONDS, now - answered[0][0].started)
+        if slowest == bisect_left(NANOSECONDS, now - answered[-1][0].started):
+            cells[first + slowest] += len(answered)
+            return
+        for call, _ in answered:
+            cells[first + bisect_left(NANOSECONDS, now - call.started)] += 1.0
+
+    def _batch(self, answers: Answers) -> None:
+        if not answers.rows:
+            return
+        cells, at = self._cells, metrics.RELEASE_AT
+        first = self._row + at["salver_batch_rows"]
+        cells[first + bisect_left(metrics.SIZES, answers.rows)] += 1.0
+        cells[first + len(metrics.SIZES) + 1] += answers.rows
+        phase = self._row + at["salver_phase_seconds"]
+        cells[phase] += answers.decode_ns * 1e-9
+        cells[phase + 1] += answers.predict_ns * 1e-9
+        cells[phase + 2] += answers.encode_ns * 1e-9
+
+    def add(self, name: str, amount: float = 1.0) -> None:
+        """Add to a counter or gauge off the hot path."""
+        self._cells[self._row + metrics.RELEASE_AT[name]] += amount
+
+    def set(self, name: str, value: float) -> None:
+        """Set a gauge off the hot path."""
+        self._cells[self._row + metrics.RELEASE_AT[name]] = value
+
+
+class Serving:
+    """Follows the tables of the follower: connects first, then swaps, then lets go of the old."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        block: metrics.Block,
+        on_effective: Callable[[int, float], None],
+    ) -> None:
+        self.table = Table(0, (), {}, (), {})
+        self.live: dict[str, Entry] = {}
+        self.entries: dict[tuple[str, int], Entry] = {}
+        self.draining = False
+        self._loop = loop
+        self._limits = limits
+        self._block = block
+        self._clock = Clock()
+        self._on_effective = on_effective
+        self._pending: Table | None = None
+        self._effective = 0
+        self._slots: dict[str, int] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every routed model has a proven worker on its live release, and nothing drains."""
+        if self.draining or not self.table.routed:
+            return False
+        return all(self.model_ready(model) for model in self.table.routed)
+
+    def model_ready(self, model: str) -> bool:
+        """Whether the live release of a model has a proven worker."""
+        entry = self.live.get(model)
+        return entry is not None and entry.dispatcher.ready > 0
+
+    def find(self, model: str, number: int | None) -> Entry | SalverError:
+        """The release that answers, or the error that does."""
+        if number is None:
+            entry = self.live.get(model)
+            return entry if entry is not None else self._missing(model)
+        pinned = self.entries.get((model, number))
+        if pinned is not None:
+            return pinned
+        loaded = sorted(n for name, n in self.entries if name == model)
+        if not loaded:
+            return self._missing(model)
+        names = ", ".join(f"{model}@{n}" for n in loaded)
+        return error("release-not-loaded", f"{model}@{number} is not loaded here", hint=f"loaded: {names}")
+
+    def _missing(self, model: str) -> SalverError:
+        if model in self.table.routed or not self.table.version:
+            return error("not-ready", f"{model} has no release in service yet", hint="it is loading; try again")
+        names = ", ".join(sorted(self.table.routed)) or "no model"
+        return error("no-such-model", f"no model named {model!r} is served here", hint=f"this server has {names}")
+
+    def apply(self, table: Table) -> None:
+        """Take the newest table: connect to what is new; the swap follows when the new live releases answer."""
+        self._pending = table
+        for loaded in table.releases:
+            key = (loaded.model, loaded.number)
+            if key not in self.entries:
+                self.entries[key] = self._enter(loaded, table.slots.get(loaded.release, 0))
+            self.entries[key].connect(loaded)
+        self._swap()
+
+    def _enter(self, loaded: Loaded, slot: int) -> Entry:
+        if self._slots.get(loaded.release) != slot and slot in self._slots.values():
+            self._block.clear(slot)
+        self._slots = {name: at for name, at in self._slots.items() if at != slot} | {loaded.release: slot}
+        tally = Tally(self._block, slot)
+        tally.set("salver_workers_connected", 0.0)
+        most = min(loaded.max_batch, MAX_FRAME_REQUESTS)
+        limits = BatchLimits(
+            batch_requests=most,
+            queue_requests=self._limits.queue_batches * max(1, len(loaded.workers)) * most,
+            queue_bytes=self._limits.queue_bytes,
+            busy=loaded.concurrency,
+        )
+
+        def changed() -> None:
+            tally.set("salver_workers_connected", float(dispatcher.ready))
+            self._swap()
+
+        dispatcher = Dispatcher(
+            self._loop,
+            limits,
+            retry=loaded.side_effects != "unsafe",
+            release_id=loaded.id,
+            on_answers=tally.batch,
+            on_change=changed,
+        )
+        return Entry(loaded, dispatcher, tally, self._clock)
+
+    def _swap(self) -> None:
+        """Point every model at its new live release once each of those has a proven worker."""
+        table = self._pending
+        if table is None:
+            return
+        wanted = {model: self.entries[model, number] for model, number in table.live.items()}
+        if any(entry is not self.live.get(model) and not entry.dispatcher.ready for model, entry in wanted.items()):
+            return
+        began = time.perf_counter_ns()
+        self._pending = None
+        self.table = table
+        self.draining = self.draining or table.draining
+        self.live = wanted
+        swap_ms = (time.perf_counter_ns() - began) / 1e6
+        keep = {(loaded.model, loaded.number) for loaded in table.releases}
+        gone = [self.entries.pop(key) for key in list(self.entries) if key not in keep]
+        self._loop.create_task(self._let_go(gone, table.version, swap_ms))
+
+    async def _let_go(self, gone: list[Entry], version: int, swap_ms: float) -> None:
+        """Wait for the last answers of the releases that left, then say that the table is effective."""
+        for entry in gone:
+            await entry.dispatcher.drained()
+            entry.dispatcher.close()
+        self._on_effective(version, swap_ms)

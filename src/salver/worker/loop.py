@@ -1,0 +1,201 @@
+"""The worker's loop: read every frame that waits, predict once for all of them, answer.
+
+Single-threaded and blocking but for its sockets; the time between two reads is one batch.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import cast
+
+from salver.errors import SalverError
+from salver.frames import (
+    Answers,
+    Ask,
+    Batch,
+    Cancel,
+    Golden,
+    GoldenResult,
+    Hello,
+    Message,
+    Reader,
+    Reply,
+    Started,
+    pack,
+)
+from salver.worker.predictor import Predictor
+
+RECEIVE = 256 << 10
+MAX_BACKLOG = 512 << 20
+
+
+class Peer:
+    """One connected dispatcher: its socket, what it sent, and what could not be written to it yet."""
+
+    __slots__ = ("cancelled", "out", "reader", "sock", "waiting")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = Reader()
+        self.out = bytearray()
+        self.waiting: list[Message] = []
+        self.cancelled: set[int] = set()
+
+
+class Loop:
+    """Serves one predictor on one listening unix socket until `stop` is called.
+
+    `on_alone` hears when a suspected request begins and ends.
+    """
+
+    def __init__(
+        self, predictor: Predictor, listener: socket.socket, hello: Hello, on_alone: Callable[[bool], None]
+    ) -> None:
+        self._predictor = predictor
+        self._listener = listener
+        self._hello = pack(hello)
+        self._on_alone = on_alone
+        self._selector = selectors.DefaultSelector()
+        self._peers: list[Peer] = []
+        self._buffer = memoryview(bytearray(RECEIVE))
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Finish the batch at hand, write its answers, and return from `run`."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        while not self._stopping:
+            for key, events in self._selector.select(timeout=1.0):
+                if key.data is None:
+                    self._accept()
+                    continue
+                peer = cast("Peer", key.data)
+                if events & selectors.EVENT_WRITE:
+                    self._flush(peer)
+                if events & selectors.EVENT_READ:
+                    self._receive(peer)
+            for peer in list(self._peers):
+                if peer.waiting:
+                    self._serve(peer)
+        for peer in list(self._peers):
+            peer.sock.setblocking(True)
+            self._flush(peer)
+            peer.sock.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        sock.setblocking(False)
+        peer = Peer(sock)
+        self._peers.append(peer)
+        self._selector.register(sock, selectors.EVENT_READ, peer)
+        self._send(peer, self._hello)
+
+    def _receive(self, peer: Peer) -> None:
+        while True:
+            try:
+                size = peer.sock.recv_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            if not size:
+                self._forget(peer)
+                return
+            try:
+                messages = peer.reader.feed(self._buffer[:size])
+            except SalverError:
+                self._forget(peer)
+                return
+            for message in messages:
+                if isinstance(message, Cancel):
+                    peer.cancelled.update(message.ids)
+                else:
+                    peer.waiting.append(message)
+            if size < RECEIVE:
+                return
+
+    def _forget(self, peer: Peer) -> None:
+        if peer in self._peers:
+            self._peers.remove(peer)
+            self._selector.unregister(peer.sock)
+            peer.sock.close()
+            peer.waiting.clear()
+
+    def _serve(self, peer: Peer) -> None:
+        """Answer all that waits of one peer: alone batches by themselves, everything else as one."""
+        messages, peer.waiting = peer.waiting, []
+        asks: list[Ask] = []
+        generation = 0
+        for message in messages:
+            if isinstance(message, Batch):
+                if message.alone:
+                    for ask in message.asks:
+                        self._alone(peer, message.generation, ask)
+                else:
+                    generation = message.generation
+                    asks += message.asks
+            elif isinstance(message, Golden):
+                problems = self._predictor.prove()
+                self._send(peer, pack(GoldenResult(message.generation, not problems, problems)))
+        if asks:
+            self._answer(peer, generation, asks)
+        peer.cancelled.clear()
+
+    def _alone(self, peer: Peer, generation: int, ask: Ask) -> None:
+        """Answer a request that may have killed a worker: say so before, to the peer and to the supervisor."""
+        self._send(peer, pack(Started(generation, ask.id)))
+        self._on_alone(True)
+        self._answer(peer, generation, [ask])
+        self._on_alone(False)
+
+    def _answer(self, peer: Peer, generation: int, asks: list[Ask]) -> None:
+        now = time.monotonic_ns()
+        if peer.cancelled:
+            asks = [ask for ask in asks if ask.id not in peer.cancelled]
+        late = [ask for ask in asks if ask.deadline and ask.deadline <= now]
+        if late:
+            asks = [ask for ask in asks if not ask.deadline or ask.deadline > now]
+            replies = [Reply(ask.id, 504, b"", 0, 0, "deadline-exceeded") for ask in late]
+            self._send(peer, pack(Answers(generation, 0, 0, 0, 0, 0, replies)))
+        if asks:
+            self._send(peer, pack(self._predictor.answer(generation, asks)))
+
+    def _send(self, peer: Peer, data: bytes) -> None:
+        if not peer.out:
+            try:
+                sent = peer.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._forget(peer)
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._selector.modify(peer.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, peer)
+        peer.out += data
+        if len(peer.out) > MAX_BACKLOG:
+            self._forget(peer)
+
+    def _flush(self, peer: Peer) -> None:
+        while peer.out:
+            try:
+                sent = peer.sock.send(peer.out)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._forget(peer)
+                return
+            del peer.out[:sent]
+        if peer in self._peers and not self._stopping:
+            self._selector.modify(peer.sock, selectors.EVENT_READ, peer)

@@ -1,0 +1,165 @@
+"""The one heart: everything that predicts, does it through a `Predictor`, out of process.
+
+bytes ──decode──▶ columns ──predict, isolated──▶ columns ──encode──▶ bytes
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salver import golden, plugins, tables
+from salver.errors import SalverError, error
+from salver.frames import Answers, Ask, Reply
+from salver.frameworks import Columns, Predict
+from salver.protocols import Codec, Decoded, Subject
+from salver.release import CODE_DIR, GOLDEN, MANIFEST, Manifest, parse_manifest
+from salver.signature import Tensor
+from salver.worker import code
+from salver.worker.isolation import Isolation, Outcome
+
+log = logging.getLogger("salver.worker")
+WARM_STEP = 8
+
+
+class Predictor:
+    """One release, loaded: answers batches of requests. Synchronous, one caller at a time."""
+
+    def __init__(self, folder: Path, manifest: Manifest, name: str, predict: Predict) -> None:
+        number = name.partition("@")[2].partition("/")[0]
+        self.name = name
+        self.manifest = manifest
+        self.subject = Subject(
+            manifest.model, int(number) if number.isdigit() else 0, manifest.framework, manifest.signature
+        )
+        self.batches = 0
+        self._folder = folder
+        self._codecs: dict[str, Codec] = {}
+        self._isolation = Isolation(
+            predict,
+            manifest.serving.max_batch,
+            bisect=manifest.side_effects == "none",
+            check=self._unanswerable,
+            on_raise=self._log_raise,
+        )
+
+    @classmethod
+    def open(cls, folder: Path, name: str = "") -> Predictor:
+        """Load the release unpacked at `folder`; `name` (`churn@7`, or its worker `churn@7/0`) is what answers say."""
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), where=name or str(folder))
+        if (folder / CODE_DIR).is_dir():
+            code.use(folder / CODE_DIR)
+        framework = plugins.framework(manifest.framework)
+        predict = framework.load(folder, manifest.entry, manifest.options, manifest.signature)
+        return cls(folder, manifest, name or f"{manifest.model}@0", predict)
+
+    def predict(self, columns: Columns, count: int) -> Outcome:
+        """Predict `count` rows given as columns; rows that fail are in the outcome's failures."""
+        outcome = self._isolation.run(columns, count)
+        if outcome.outputs or not count:
+            return outcome
+        return Outcome({field.name: _blank(field, count) for field in self.subject.signature.outputs}, outcome.failures)
+
+    def answer(self, generation: int, asks: Sequence[Ask]) -> Answers:
+        """Answer a batch of requests with as few calls of the model as its size allows."""
+        self.batches += 1
+        began = time.perf_counter_ns()
+        groups = self._decode(asks)
+        if len(groups) == 1:
+            columns, count = groups[0][2].columns, groups[0][2].count
+        else:
+            count = sum(decoded.count for _, _, decoded in groups)
+            columns = tables.concat([decoded.columns for _, _, decoded in groups if decoded.count])
+        decoded_at = time.perf_counter_ns()
+        outcome = self.predict(columns, count) if count else Outcome({}, {})
+        predicted_at = time.perf_counter_ns()
+        replies: list[Reply] = []
+        offset = 0
+        for codec, members, decoded in groups:
+            part_of = outcome if len(groups) == 1 else _window(outcome, offset, decoded.count)
+            encoded = codec.encode(decoded, part_of.outputs, part_of.failures)
+            replies += [
+                Reply(ask.id, one.status, one.body, part.rows, one.row_errors, one.code, one.content_type,
+                      offset + part.start)
+                for ask, part, one in zip(members, decoded.parts, encoded, strict=True)
+            ]  # fmt: skip
+            offset += decoded.count
+        ended = time.perf_counter_ns()
+        phases = (decoded_at - began, predicted_at - decoded_at, ended - predicted_at)
+        return Answers(generation, self.batches, count, *phases, replies)
+
+    def prove(self) -> list[str]:
+        """Reproduce the golden rows; returns what differs, which is nothing for a sound release."""
+        if not self.manifest.golden_rows:
+            return []
+        rows = golden.read(self._folder / GOLDEN)
+        body = golden.request_body(rows)
+        reply = self.answer(0, [Ask(0, "native", 0, body)]).replies[0]
+        return golden.compare(reply.body, rows, self.manifest)
+
+    def warm(self) -> None:
+        """Predict the golden rows, repeated, at growing batch sizes, so that no caller pays for a first time."""
+        if not self.manifest.golden_rows or self.manifest.side_effects == "unsafe":
+            return
+        decoded = self._codec("native").decode([golden.request_body(golden.read(self._folder / GOLDEN))], [None])
+        if not decoded.count:
+            return
+        size = 1
+        while True:
+            rows = np.arange(size) % decoded.count
+            self.predict({name: values[rows] for name, values in decoded.columns.items()}, size)
+            if size >= self.manifest.serving.max_batch:
+                return
+            size = min(size * WARM_STEP, self.manifest.serving.max_batch)
+
+    def _decode(self, asks: Sequence[Ask]) -> list[tuple[Codec, Sequence[Ask], Decoded]]:
+        first = asks[0].protocol
+        if all(ask.protocol == first for ask in asks):
+            by_protocol: dict[str, Sequence[Ask]] = {first: asks}
+        else:
+            grouped: dict[str, list[Ask]] = {}
+            for ask in asks:
+                grouped.setdefault(ask.protocol, []).append(ask)
+            by_protocol = dict(grouped)
+        groups = []
+        for protocol, members in by_protocol.items():
+            codec = self._codec(protocol)
+            groups.append((codec, members, codec.decode([a.body for a in members], [a.options for a in members])))
+        return groups
+
+    def _codec(self, protocol: str) -> Codec:
+        codec = self._codecs.get(protocol)
+        if codec is None:
+            codec = self._codecs[protocol] = plugins.protocol(protocol).codec(self.subject)
+        return codec
+
+    def _unanswerable(self, outputs: Columns) -> dict[int, SalverError]:
+        rows = tables.check_finite(outputs, self.subject.signature)
+        if not len(rows):
+            return {}
+        problem = error(
+            "non-finite-output",
+            f"{self.name} returned NaN or infinity for this row",
+            hint="declare the output with non_finite=True to have it sent as null",
+        )
+        return dict.fromkeys(map(int, rows), problem)
+
+    def _log_raise(self, raised: Exception) -> None:
+        log.error("%s raised %s", self.name, type(raised).__name__, exc_info=raised)
+
+
+def _blank(field: Any, count: int) -> Any:
+    shape = tuple(max(size, 1) for size in field.row_shape) if isinstance(field, Tensor) else ()
+    return np.zeros((count, *shape))
+
+
+def _window(outcome: Outcome, start: int, count: int) -> Outcome:
+    """The part of an outcome that belongs to one protocol's rows."""
+    outputs = {name: values[start : start + count] for name, values in outcome.outputs.items()}
+    failures = {row - start: why for row, why in outcome.failures.items() if start <= row < start + count}
+    return Outcome(outputs, failures)
