@@ -1,0 +1,1 @@
+"""The packages a release needs, found from what its model imports and pinned to what is installed here."""

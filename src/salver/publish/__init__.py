@@ -1,0 +1,74 @@
+"""What `salver.release` does: read the examples, find the signature, build the release, prove it and put it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from salver.packaging.script import main_script
+from salver.publish.project import load_project
+from salver.publish.request import Outcome, ReleaseRequest
+from salver.publish.run import release_model
+from salver.registry import Registry, locate
+from salver.release import Serving, SideEffects
+from salver.signature import Signature
+from salver.storage.folder import FolderStorage
+
+__all__ = ["Outcome", "ReleaseRequest", "Said", "load_project", "release", "release_model"]
+
+log = logging.getLogger("salver")
+
+
+class Said(TypedDict, total=False):
+    """What else may be said of a release, by keyword; `ReleaseRequest` explains each."""
+
+    expected: Any
+    signature: Signature | None
+    framework: str
+    options: dict[str, Any]
+    files: str | Path | None
+    include: tuple[str, ...]
+    private: tuple[str, ...]
+    serving: Serving
+    side_effects: SideEffects
+    actor: str
+    note: str
+
+
+def release(
+    name: str, model: Any, *, examples: Any, registry: Registry | str | Path | None = None, **said: Unpack[Said]
+) -> Outcome:
+    """Publish `model` as the next release of `name`, once clean processes have proven that it answers as it does here.
+
+    `model` is an object that a framework saves, or a class with `load` and `predict`. `examples` are rows as clients
+    send them: a DataFrame, a list of mappings, a mapping of columns or an array. Further, by keyword: `expected`, the
+    answers that the examples must get; `signature`, where inferring it isn't enough; `files`, a file or folder that the
+    model reads; `options` of the framework (`{"method": "predict_proba"}`); `include`, patterns of data files beside
+    the code; `private`, names of fields whose values must not be kept; `serving`, `side_effects`, `note`.
+    `registry` is a folder; by default SALVER_REGISTRY, else `.salver` beside the nearest salver.toml.
+
+    The same content is the same release: releasing it again changes nothing. The first release of a model goes live
+    by itself, later ones wait for `salver promote`.
+    """
+    running = main_script()
+    request = ReleaseRequest(
+        name=name,
+        model=model,
+        examples=examples,
+        project=running[1].parent if running else Path.cwd(),
+        **said,
+    )
+    outcome = release_model(request, _registry(registry))
+    if outcome.went_live:
+        log.warning("%s is live: the first release of a model goes live by itself", outcome.release.name)
+    for remark in outcome.remarks:
+        log.warning("%s: %s", outcome.release.name, remark)
+    return outcome
+
+
+def _registry(given: Registry | str | Path | None) -> Registry:
+    if isinstance(given, Registry):
+        return given
+    return Registry(FolderStorage(locate(str(given) if given else None, os.environ, Path.cwd())))

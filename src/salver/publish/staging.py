@@ -1,0 +1,211 @@
+"""Builds the folder of a release up to what needs a running worker: artifacts, code, environment, signature."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from salver import golden, plugins, tables
+from salver.environments.closure import lock_for
+from salver.errors import SalverError, error
+from salver.frameworks import Columns, Framework, Saved
+from salver.lock import Lock
+from salver.packaging import assembly, closure, proof, script
+from salver.protocols import Decoded
+from salver.publish import golden_rows
+from salver.publish.infer import infer_inputs, infer_outputs, to_columns, to_rows
+from salver.publish.native import Native
+from salver.publish.request import ReleaseRequest
+from salver.release import CODE_DIR, FORMAT, LOCK, MODEL_DIR, Manifest
+from salver.signature import Column, Field, Signature
+
+SAMPLE = 1000
+"""How many examples, evenly spread, are predicted to learn what the outputs are."""
+
+
+class Staged(Struct, frozen=True):
+    """A release folder before its golden rows.
+
+    The manifest so far; the examples as columns, the outputs that a sample of them got, and the examples as request
+    rows; the golden requests and the answers that the model object itself gave to them. What needs the model to be run
+    is empty where it must not be.
+    """
+
+    folder: Path
+    manifest: Manifest
+    columns: Columns
+    outputs: Columns
+    rows: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
+    own_answers: list[Any]
+    remarks: tuple[str, ...]
+
+
+def stage(request: ReleaseRequest, folder: Path) -> Staged:
+    """Write model/, code/ and environment/ of a release to the empty `folder`, and infer what isn't given."""
+    adapter = choose_framework(request)
+    examples = _examples(adapter, request)
+    inputs = _inputs(request, examples)
+    rows = to_rows(examples, inputs)
+    requests = [golden_rows.stand_in(rows[index], inputs) for index in golden_rows.choose(rows, golden.MAX_ROWS)]
+    with script.as_module():
+        saved = _save(adapter, request, folder)
+        lock = _close(request, saved, folder)
+        options = {**saved.options, **request.options}
+        provisional = Signature(inputs, request.signature.outputs if request.signature else _UNKNOWN)
+        call = _caller(adapter, request, folder, saved._replace(options=options), provisional)
+        runs = request.side_effects != "unsafe"
+        signature, outputs = _learn(request, call, rows, provisional) if runs else (_given(request), {})
+        signature = Signature(inputs, signature.outputs)
+        own = _own_answers(request, call, requests, signature) if runs else []
+    manifest = Manifest(
+        format=FORMAT,
+        model=request.name,
+        signature=signature,
+        framework=adapter.name,
+        entry=saved.entry,
+        files=(),
+        python=".".join(platform.python_version_tuple()[:2]),
+        lock=lock.digest,
+        options=options,
+        unsafe=saved.unsafe,
+        side_effects=request.side_effects,
+        serving=request.serving,
+    )
+    columns = to_columns(examples, inputs)
+    return Staged(folder, manifest, columns, outputs, rows, requests if runs else [], own, lock.notes)
+
+
+def choose_framework(request: ReleaseRequest) -> Framework:
+    """The adapter asked for, or the one that handles the model; one that can't be imported here handles nothing."""
+    if request.framework:
+        chosen: Framework = plugins.framework(request.framework)
+        return chosen
+    broken: list[str] = []
+    for name in plugins.names(plugins.FRAMEWORKS):
+        try:
+            adapter: Framework = plugins.framework(name)
+        except SalverError as problem:
+            broken.append(problem.message)
+            continue
+        if adapter.handles(request.model):
+            return adapter
+    kind = type(request.model)
+    raise error(
+        "unsupported-model",
+        f"{request.name}: no framework handles a {kind.__module__}.{kind.__qualname__}",
+        hint="write a class with load(self, files) and predict(self, rows), see salver.Model; frameworks: "
+        + ", ".join(plugins.names(plugins.FRAMEWORKS)),
+        details=tuple(broken),
+    )
+
+
+_UNKNOWN: tuple[Field, ...] = (Column("prediction", "float"),)
+"""Stands for the outputs until the model has answered once."""
+
+
+def _examples(adapter: Framework, request: ReleaseRequest) -> Any:
+    """The examples, cut to the columns that the model was trained on where it knows them (a label is no input)."""
+    known = getattr(adapter, "columns", None)
+    names = known(request.model) if known is not None and hasattr(request.examples, "columns") else ()
+    if names and set(names) <= set(request.examples.columns):
+        return request.examples[list(names)]
+    return request.examples
+
+
+def _inputs(request: ReleaseRequest, examples: Any) -> tuple[Field, ...]:
+    if request.signature is None:
+        return infer_inputs(examples, private=request.private)
+    unknown = set(request.private) - {field.name for field in request.signature.inputs}
+    if unknown:
+        raise error("bad-signature", f"private fields that the signature doesn't have: {', '.join(sorted(unknown))}")
+    return tuple(
+        msgspec.structs.replace(field, private=field.private or field.name in request.private)
+        for field in request.signature.inputs
+    )
+
+
+def _save(adapter: Framework, request: ReleaseRequest, folder: Path) -> Saved:
+    if request.files is not None:
+        assembly.copy_files(Path(request.files), folder / MODEL_DIR)
+    return adapter.save(request.model, folder)
+
+
+def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:
+    """Write code/ and environment/: the user's modules, proven importable, and the packages they and the model need."""
+    needed: Sequence[str] = saved.options.get("imports", ())
+    closed = closure.close(needed, request.module)
+    code = folder / CODE_DIR
+    for relative, source in closed.files.items():
+        path = code / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
+    if request.include:
+        if request.project is None:
+            raise error("bad-settings", f"{request.name}: include needs a project folder to look in")
+        assembly.copy_included(request.project, request.include, code)
+    own = set(closure.modules(closed))
+    proof.prove(code, sorted({name.partition(":")[0] for name in needed} & own))
+    lock = lock_for(closed.imports)
+    path = folder / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lock.text, encoding="utf-8")
+    return lock
+
+
+def _caller(
+    adapter: Framework, request: ReleaseRequest, folder: Path, saved: Saved, signature: Signature
+) -> Callable[[Columns], Any]:
+    """The model object as a function of columns; adapters that can't call it in memory load what they saved."""
+    in_memory = getattr(adapter, "in_memory", None)
+    if in_memory is not None:
+        call: Callable[[Columns], Any] = in_memory(request.model, folder, saved.options, signature)
+        return call
+    return adapter.load(folder, saved.entry, saved.options, signature)
+
+
+def _learn(
+    request: ReleaseRequest, call: Callable[[Columns], Any], rows: list[dict[str, Any]], provisional: Signature
+) -> tuple[Signature, Columns]:
+    """Run the model object on a sample of the examples: the signature, if none is given, and the outputs."""
+    sample = [rows[index] for index in golden_rows.spread(len(rows), SAMPLE)]
+    decoded = Native(request.name, provisional).decode(sample)
+    raw = _called(request, call, decoded)
+    signature = request.signature or Signature(provisional.inputs, infer_outputs(raw))
+    return signature, tables.outputs_from(raw, signature.outputs, decoded.count)
+
+
+def _given(request: ReleaseRequest) -> Signature:
+    if request.signature is None:
+        raise error(
+            "bad-signature",
+            f"{request.name} has unsafe side effects, so it is not run to learn its outputs",
+            hint="give signature=",
+        )
+    return request.signature
+
+
+def _own_answers(
+    request: ReleaseRequest, call: Callable[[Columns], Any], requests: list[dict[str, Any]], signature: Signature
+) -> list[Any]:
+    native = Native(request.name, signature)
+    decoded = native.decode(requests)
+    return native.answers(decoded, _called(request, call, decoded))
+
+
+def _called(request: ReleaseRequest, call: Callable[[Columns], Any], decoded: Decoded) -> Any:
+    try:
+        return call(decoded.columns)
+    except SalverError:
+        raise
+    except Exception as raised:  # the user's model, run on his own examples in his own process
+        raise error(
+            "bad-examples",
+            f"{request.name}: the model raised {type(raised).__name__} on the examples: {raised}",
+            hint="give examples that the model can answer",
+        ) from raised

@@ -1,0 +1,199 @@
+"""Runs a staged release in clean worker processes: golden answers, how reproducible they are, what was expected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from msgspec import Struct
+
+from salver import golden
+from salver.dispatch.local import LocalRelease
+from salver.errors import error
+from salver.publish.infer import to_rows
+from salver.publish.native import body
+from salver.release import Determinism, Manifest, Tolerance
+from salver.signature import Field
+
+CHUNK = 500
+"""How many examples go into one request where all of them are asked."""
+SHOWN = 20
+NO_GOLDEN = ("--no-golden",)
+T = TypeVar("T")
+
+
+class Trial(Struct, frozen=True):
+    """What a worker answered: the golden rows, how reproducible the answers were found to be, and other rows asked."""
+
+    answers: list[Any]
+    determinism: Determinism
+    tolerances: dict[str, Tolerance]
+    remarks: tuple[str, ...] = ()
+    asked: list[Any] = []
+
+
+def ask(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Trial:
+    """Answer the golden requests in a clean process: all at once, then one by one, and again if those differ.
+
+    Arithmetic that depends on the batch shows here in the last bits, and makes a tolerance. Then `rows` are asked.
+    Raises `bad-examples` naming every golden request that the release can't answer.
+    """
+
+    async def run(local: LocalRelease) -> Trial:
+        together = await _ask(local, requests)
+        _require_answers(together, manifest.model)
+        single = [answer for request in requests for answer in await _ask(local, [request])]
+        determinism, tolerances = golden.classify(together, single)
+        remarks: tuple[str, ...] = ()
+        if determinism == "schema-only":
+            determinism, tolerances = golden.classify(together, await _ask(local, requests))
+            remarks = (_RANDOM if determinism == "schema-only" else _BATCH_DEPENDENT,)
+        asked: list[Any] = []
+        for start in range(0, len(rows), CHUNK):
+            asked += await _ask(local, rows[start : start + CHUNK])
+        return Trial(together, determinism, tolerances, remarks, asked)
+
+    return _run(folder, manifest, NO_GOLDEN, run)
+
+
+_RANDOM = "the same rows get different answers each time: golden rows check their types only"
+_BATCH_DEPENDENT = "a row's answer depends on which rows share its batch; was that meant?"
+
+
+def ask_again(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], before: Trial) -> Trial:
+    """Classify by a second clean process, for a release that didn't reproduce its golden rows in one."""
+
+    async def run(local: LocalRelease) -> Trial:
+        determinism, tolerances = golden.classify(before.answers, await _ask(local, requests))
+        if determinism == "exact":
+            determinism, tolerances = before.determinism, before.tolerances
+        remark = f"two processes answer differently: golden rows are checked by {determinism}"
+        return Trial(before.answers, determinism, tolerances, (*before.remarks, remark))
+
+    return _run(folder, manifest, NO_GOLDEN, run)
+
+
+def prove(folder: Path, manifest: Manifest) -> None:
+    """Start a clean worker on the finished folder; it must reproduce the golden rows, else its error is raised."""
+
+    async def run(local: LocalRelease) -> None:
+        del local
+
+    _run(folder, manifest, (), run)
+
+
+def require_expected(trial: Trial, manifest: Manifest, expected: Any) -> None:
+    """Compare the answers to all examples with what was expected; raises `expected-mismatch` listing the rows."""
+    wanted = _expected_rows(expected, manifest, len(trial.asked))
+    got = [_only(answer, wanted[0]) for answer in trial.asked]
+    problems = golden.differences(got, wanted, rule(manifest, wanted))
+    if problems:
+        raise error(
+            "expected-mismatch",
+            f"{manifest.model}: {len(problems)} answers are not what was expected",
+            hint="expected= holds the answers to examples=, in the same order",
+            details=_shown(problems),
+        )
+
+
+def require_same(trial: Trial, own: Sequence[Any], manifest: Manifest) -> None:
+    """The worker must answer as the model object itself did, within rounding; raises `expected-mismatch`."""
+    if trial.determinism == "schema-only" or not own:
+        return
+    problems = golden.differences(trial.answers, own, rule(manifest, own, trial.tolerances))
+    if problems:
+        raise error(
+            "expected-mismatch",
+            f"{manifest.model}: the released model answers differently from the object it was made from",
+            hint="does the model depend on something outside of it: a global, a file, the working directory?",
+            details=_shown(problems),
+        )
+
+
+def rule(manifest: Manifest, expected: Sequence[Any], known: Mapping[str, Tolerance] | None = None) -> golden.Rule:
+    """Equality within rounding: numbers may differ by the known tolerances, at least by the smallest of the ladder."""
+    private = frozenset(field.name for field in manifest.signature.outputs if field.private)
+    tolerances = {
+        field.name: golden.tolerance(expected, field.name, golden.RTOLS[0]) for field in manifest.signature.outputs
+    }
+    return golden.Rule("tolerance", {**tolerances, **(known or {})}, private)
+
+
+def _expected_rows(expected: Any, manifest: Manifest, count: int) -> list[dict[str, Any]]:
+    outputs = {field.name: field for field in manifest.signature.outputs}
+    named = isinstance(expected, Mapping) or hasattr(expected, "columns")
+    if named:
+        fields: list[Field] = [field for name, field in outputs.items() if name in expected]
+        unknown = [str(name) for name in (expected.columns if hasattr(expected, "columns") else expected)]
+        unknown = [name for name in unknown if name not in outputs]
+        if unknown or not fields:
+            raise error(
+                "bad-examples",
+                f"expected names {', '.join(unknown) or 'nothing'}; the outputs are {', '.join(outputs)}",
+            )
+    else:
+        fields = [outputs.get("prediction", manifest.signature.outputs[0])]
+        expected = {fields[0].name: expected if hasattr(expected, "dtype") else np.asarray(expected)}
+    rows = to_rows(expected, fields)
+    if len(rows) != count:
+        raise error("bad-examples", f"expected has {len(rows)} rows, examples have {count}")
+    return rows
+
+
+def _only(answer: Any, wanted: Mapping[str, Any]) -> Any:
+    if not isinstance(answer, dict) or "error" in answer:
+        return answer
+    return {name: value for name, value in answer.items() if name in wanted}
+
+
+def _require_answers(answers: Sequence[Any], model: str) -> None:
+    problems = [
+        f"golden row {row}: {answer['error'].get('code')}: {answer['error'].get('detail')}"
+        for row, answer in enumerate(answers)
+        if isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+    ]
+    if problems:
+        raise error(
+            "bad-examples",
+            f"{model} can't answer all of its golden rows, which are chosen from the examples",
+            hint="leave such rows out of the examples (values of private fields are replaced by zeros and blanks)",
+            details=_shown(problems),
+        )
+
+
+async def _ask(local: LocalRelease, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    reply = await local.ask("native", body(rows))
+    try:
+        return golden.answer_rows(reply.body)
+    except ValueError as problem:
+        raise error("bad-examples", f"the release can't answer its examples: {problem}") from None
+
+
+def _shown(problems: Sequence[str]) -> tuple[str, ...]:
+    rest = len(problems) - SHOWN
+    return (*problems[:SHOWN], *([f"and {rest} more"] if rest > 0 else []))
+
+
+def _run(
+    folder: Path, manifest: Manifest, options: tuple[str, ...], act: Callable[[LocalRelease], Coroutine[Any, Any, T]]
+) -> T:
+    """Do `act` with a worker of the folder, from code that isn't asynchronous, also inside a notebook's event loop."""
+
+    async def with_worker() -> T:
+        async with LocalRelease(folder, f"{manifest.model}@new", options=options) as local:
+            return await act(local)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(with_worker())
+    return _in_thread(lambda: asyncio.run(with_worker()))
+
+
+def _in_thread(act: Callable[[], T]) -> T:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()

@@ -1,0 +1,161 @@
+"""The code closure on real files: what travels, what stays, and what is said where something is missing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from salver.errors import SalverError
+from salver.packaging import closure, proof
+
+Project = Callable[[dict[str, str]], Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Writes files to a folder that stands on the import path; its modules are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(files: dict[str, str]) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        importlib.invalidate_caches()
+        return tmp_path
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def put(closed: closure.Closure, code: Path) -> Path:
+    for relative, source in closed.files.items():
+        path = code / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
+    return code
+
+
+def test_everything_of_the_user_s_that_is_imported_travels_and_packages_stay(project: Project, tmp_path: Path) -> None:
+    project(
+        {
+            "churnlib/__init__.py": "",
+            "churnlib/model.py": "import json\nimport numpy as np\nfrom . import features\nfrom .deep.scale import f\n",
+            "churnlib/features.py": "def late():\n    import churn_late\n    return churn_late\n",
+            "churnlib/deep/__init__.py": "from churnlib.constants import X as Y\n",
+            "churnlib/deep/scale.py": "import sklearn.preprocessing\ndef f(): return 1\n",
+            "churnlib/constants.py": "X = 1\n",
+            "churnlib/unused.py": "raise SystemExit\n",
+            "churn_late.py": "import importlib\nnamed = importlib.import_module('churn_named')\n",
+            "churn_named.py": "",
+        }
+    )
+    closed = closure.close(["churnlib.model:Churn"])
+    assert sorted(closed.files) == [
+        "churn_late.py",
+        "churn_named.py",
+        "churnlib/__init__.py",
+        "churnlib/constants.py",
+        "churnlib/deep/__init__.py",
+        "churnlib/deep/scale.py",
+        "churnlib/features.py",
+        "churnlib/model.py",
+    ]
+    assert closed.imports == {"numpy", "sklearn.preprocessing"}
+    proof.prove(put(closed, tmp_path / "code"), ["churnlib.model"])
+
+
+def test_nothing_is_imported_to_find_the_closure(project: Project) -> None:
+    project({"exploding.py": "import exploding_too\nraise RuntimeError\n", "exploding_too.py": "raise RuntimeError\n"})
+    assert sorted(closure.close(["exploding"]).files) == ["exploding.py", "exploding_too.py"]
+    assert "exploding" not in sys.modules
+
+
+def test_a_cycle_of_imports_ends(project: Project) -> None:
+    project({"cycle_a.py": "import cycle_b\n", "cycle_b.py": "import cycle_a\n"})
+    assert sorted(closure.close(["cycle_a"]).files) == ["cycle_a.py", "cycle_b.py"]
+
+
+def test_all_imports_that_lead_nowhere_are_named_at_once(project: Project) -> None:
+    project({"lost.py": "import nowhere_one\ndef f():\n    from nowhere_two.sub import x\n"})
+    with pytest.raises(SalverError) as caught:
+        closure.close(["lost"])
+    assert caught.value.code == "code-not-closed"
+    assert sorted(caught.value.details) == [
+        "lost.py, line 1, imports nowhere_one, which is not installed",
+        "lost.py, line 3, imports nowhere_two.sub, which is not installed",
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    import nowhere_fast\nexcept ImportError:\n    nowhere_fast = None\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import nowhere_typed\n",
+    ],
+)
+def test_an_import_that_may_fail_by_design_is_no_problem(project: Project, source: str) -> None:
+    project({"lenient.py": source})
+    assert list(closure.close(["lenient"]).files) == ["lenient.py"]
+
+
+def test_a_compiled_module_of_the_user_s_can_not_travel(project: Project) -> None:
+    project({"uses_compiled.py": "import compiled_part\n", "compiled_part.abi3.so": ""})
+    with pytest.raises(SalverError, match="compiled_part is compiled"):
+        closure.close(["uses_compiled"])
+
+
+def test_what_was_typed_into_a_session_is_refused() -> None:
+    with pytest.raises(SalverError, match="Churn was typed into a running session"):
+        closure.close(["__main__:Churn"])
+
+
+def test_of_the_entry_module_only_what_the_model_reaches_travels(project: Project, tmp_path: Path) -> None:
+    project({"entry_train.py": "import json\nRATE = 2\ndef f(x): return x * RATE\nraise SystemExit('training')\n"})
+    closed = closure.close(["entry_train:f"], "entry_train")
+    assert b"SystemExit" not in closed.files["entry_train.py"]
+    proof.prove(put(closed, tmp_path / "code"), ["entry_train"])
+
+
+def test_the_proof_names_what_is_missing_and_where(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "needy.py").write_text("x = 1\nimport nowhere_at_all\n")
+    with pytest.raises(SalverError) as caught:
+        proof.prove(code, ["needy"])
+    assert caught.value.code == "code-not-closed"
+    assert caught.value.details == ("code/needy.py, line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",)
+
+
+def test_the_proof_sees_neither_the_working_directory_nor_the_path_of_the_parent(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project({"outside.py": ""})
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "inside.py").write_text("import outside\n")
+    with pytest.raises(SalverError, match="No module named 'outside'"):
+        proof.prove(code, ["inside"])
+
+
+def test_a_module_that_kills_the_process_is_reported(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "deadly.py").write_text("import os\nos._exit(9)\n")
+    with pytest.raises(SalverError, match="the process ended with status 9"):
+        proof.prove(code, ["deadly"])
+
+
+def test_a_module_may_print_while_it_is_imported(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "loud.py").write_text("import sys\nprint('[]')\nsys.stdout.write('no newline')\n")
+    proof.prove(code, ["loud"])
