@@ -1,0 +1,34 @@
+"""`python -m salver.supervisor --plan-fd N [MODEL …]`: be the keeper of one server."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+from salver.errors import SalverError
+from salver.supervisor import plan, runtime
+from salver.supervisor.keeper import Keeper
+
+
+def main() -> int:
+    """Run one server until it is told to stop; returns its exit code (2 where a port is in use)."""
+    parser = argparse.ArgumentParser(prog="salver.supervisor", description=__doc__)
+    parser.add_argument("--plan-fd", type=int, required=True)
+    parser.add_argument("models", nargs="*", help="only shown in the process list")
+    options = parser.parse_args()
+    folder = None
+    try:
+        wanted = plan.read(options.plan_fd)
+        folder = runtime.create(wanted.runtime)
+        keeper = Keeper(wanted, options.plan_fd, folder)
+    except SalverError as problem:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"salver: {problem}", file=sys.stderr)  # noqa: T201 - the process boundary
+        return problem.meaning.exit
+    return keeper.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What a server says on stderr: one line per event, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, TextIO
+
+from salver.supervisor.reconcile import Tell
+
+
+class Voice:
+    """Says things; `as_json` makes every line one JSON object with an `event`."""
+
+    def __init__(self, as_json: bool, address: str = "", out: TextIO | None = None) -> None:
+        self.address = address
+        self._as_json = as_json
+        self._out = out or sys.stderr
+
+    def say(self, event: str, text: str, **fields: Any) -> None:
+        """Say one thing."""
+        line = json.dumps({"event": event, "text": text, **fields}) if self._as_json else text
+        self._out.write(line + "\n")
+        self._out.flush()
+
+    def tell(self, tell: Tell) -> None:
+        """Say what became of a release."""
+        if tell.failure is None:
+            workers = f"{tell.workers} worker{'s' if tell.workers != 1 else ''}"
+            how = f"loaded in {tell.seconds:.1f} s" if tell.seconds is not None else "it was warm"
+            text = f"{tell.release} is live on {self.address} ({workers}, {how})"
+            self.say("live", text, release=tell.release, seconds=tell.seconds)
+            return
+        failure = tell.failure
+        said = "was refused" if tell.kind == "refused" else "can't be loaded yet and is tried again"
+        text = f"{tell.release} {said}: {failure.message}"
+        text += "".join(f"\n  - {detail}" for detail in failure.details)
+        if failure.hint:
+            text += f" · hint: {failure.hint}"
+        text += f" · {tell.keeps} keeps serving" if tell.keeps else ""
+        fields = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
+        self.say(tell.kind, text, release=tell.release, keeps=tell.keeps, **fields)

@@ -1,0 +1,337 @@
+"""`python -m salver.supervisor.follower …`: follows the registry, decides what is loaded and who is live.
+
+It may die at any time: gateways keep their last table, workers belong to the keeper, and the keeper remembers the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from salver.dispatch.launch import worker_command
+from salver.errors import SalverError, error
+from salver.gateway.table import Table
+from salver.registry import Registry
+from salver.route import Change, Route
+from salver.storage.folder import FolderStorage
+from salver.supervisor import memory, plan, state
+from salver.supervisor.announce import Voice
+from salver.supervisor.gateways import Gateways
+from salver.supervisor.inquiry import Inquiry
+from salver.supervisor.link import LONGEST_LINE
+from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused, settle
+from salver.supervisor.releases import Releases
+from salver.supervisor.state import Facts, Failure, Key, State
+from salver.worker.lifeline import die_with_parent
+
+STOP_GRACE = 10.0
+LOOK_FOR_MODELS = 2.0
+PARALLEL_OPENS = 2
+FIRST_READ = 2.0
+_MARKS = {"-101": "{listen}", "-102": "{status}"}
+
+
+class Follower:
+    """One life of the follower."""
+
+    def __init__(self, wanted: plan.Plan, releases: Releases, keeper: asyncio.StreamWriter) -> None:
+        self._plan = wanted
+        self._releases = releases
+        self._keeper = keeper
+        self._voice = Voice(wanted.json_logs)
+        self._gateways = Gateways(self)
+        self._state = State(wanted.gateways, load_timeout=wanted.load_timeout, drain_timeout=wanted.drain_timeout)
+        self._inquiry = Inquiry(self._state, wanted.models, self.look_again)
+        self._look = asyncio.Event()
+        self._openers = ThreadPoolExecutor(PARALLEL_OPENS, thread_name_prefix="open")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled = False
+        self._registry_is_down = False
+
+    async def run(self, events: asyncio.StreamReader, control: socket.socket, status: socket.socket) -> None:
+        """Follow until the keeper goes."""
+        self._event(json.loads(await events.readline()))
+        routes = asyncio.create_task(self._follow_routes())
+        servers = [
+            asyncio.create_task(self._gateways.serve(control)),
+            asyncio.create_task(self._inquiry.serve(status)),
+        ]
+        self._tasks.update((routes, *servers))
+        for task in (routes, *servers):
+            task.add_done_callback(_end_with)
+        while line := await events.readline():
+            self._event(json.loads(line))
+            self._settle()
+
+    def look_again(self) -> None:
+        """Read the registry now."""
+        self._look.set()
+
+    # what happens
+
+    def _event(self, event: dict[str, Any]) -> None:
+        known = self._state
+        match event["event"]:
+            case "children":
+                memory.recall(known, event["note"], time.monotonic())
+                state.processes_known(known, event["children"], event["breakers"])
+                known.draining = event["draining"]
+                self._voice.address = event["card"]["http"]
+                self._inquiry.introduced(event["card"], event["children"])
+                for name in self._plan.models:
+                    state.add_model(known, name)
+            case "started":
+                state.process_started(known, event)
+                self._inquiry.started(event)
+            case "status":
+                state.process_said(known, event["name"], event["status"])
+            case "exited":
+                self._exited(event)
+            case "breaker":
+                state.breaker_moved(known, event["group"], event["open"])
+                if event["open"]:
+                    text = f"{event['group']} died too often; its workers start again only every 30 s"
+                    self._voice.say("crashing", text, release=event["group"])
+            case "drain":
+                known.draining = True
+
+    def _exited(self, event: dict[str, Any]) -> None:
+        process = self._state.processes.get(event["name"])
+        if process is not None and process.ready and event["restart_in"] is not None:
+            text = f"{process.name} died ({_how(event['code'])}); it starts again in {event['restart_in']:.1f} s"
+            self._voice.say("died", text, worker=process.name, code=event["code"])
+        state.process_ended(self._state, event["name"], event["code"], event["restart_in"])
+
+    def came(self, gateway: int) -> Table | None:
+        """A gateway connected; it gets the newest table once there is one."""
+        state.gateway_came(self._state, gateway)
+        return self._state.table if self._state.table.version else None
+
+    def went(self, gateway: int) -> None:
+        """A gateway's connection ended."""
+        state.gateway_went(self._state, gateway)
+        self._settle()
+
+    def acknowledged(self, gateway: int, version: int, swap_ms: float) -> None:
+        """A gateway has made a table effective."""
+        state.acknowledged(self._state, gateway, version)
+        self._inquiry.swapped(swap_ms)
+        self._settle()
+
+    # what follows from it
+
+    def _settle(self) -> None:
+        """Decide and act until there is nothing left to do for now."""
+        if not self._settled:
+            return  # the routes were not read yet: whatever is there stays as it is
+        for _ in range(100):
+            actions = settle(self._state, time.monotonic())
+            for action in actions:
+                self._do(action)
+            if not actions:
+                break
+        self._inquiry.moved()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Open(model, number):
+                self._spawn(self._open((model, number)))
+            case Start(name, release, facts):
+                self._start(name, release, facts)
+            case Stop(name):
+                self._order(op="stop", name=name, grace=STOP_GRACE)
+            case Publish(table):
+                # The keeper hears it first: what gateways know, a follower that comes after this one knows too.
+                self._order(op="remember", note=memory.note(self._state))
+                self._gateways.publish(table)
+            case Fallback():
+                self._spawn(self._fall_back(action))
+            case Tell():
+                self._tell(action)
+
+    def _tell(self, tell: Tell) -> None:
+        self._voice.tell(tell)
+        if tell.kind == "live":
+            self._order(op="remember", note=memory.note(self._state))
+            model = self._state.models[tell.release.rpartition("@")[0]]
+            if model.route is not None and model.route.live == model.live:
+                self._reader.submit(self._releases.remember, model.route)
+
+    def _start(self, name: str, release: str, facts: Facts) -> None:
+        options = ("--any-environment",) if self._plan.any_environment else ()
+        command = worker_command(
+            name, Path(facts.folder), listen_fd=-101, status_fd=-102, threads=facts.threads, options=options
+        )
+        argv = [_MARKS.get(part, part) for part in command.argv]
+        extra = {name: os.environ[name] for name in self._plan.environment if name in os.environ}
+        self._order(op="start", name=name, group=release, argv=argv, env=command.env | extra)
+
+    def _order(self, **order: Any) -> None:
+        self._keeper.write(json.dumps(order).encode() + b"\n")
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, key: Key) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            facts = await loop.run_in_executor(self._openers, self._releases.open, *key)
+            state.opened(self._state, key, facts, time.monotonic())
+        except Exception as raised:
+            name = f"{key[0]}@{key[1]}"
+            problem = raised if isinstance(raised, SalverError) else _unexpected(name, raised)
+            failure = Failure(name, 0, problem.code, problem.message, problem.hint, problem.details)
+            state.open_failed(self._state, key, failure, time.monotonic())
+            model = self._state.models[key[0]]
+            if key[1] in model.refused:
+                self._voice.tell(refused(model, failure, key[1]))
+        self._settle()
+
+    async def _fall_back(self, fallback: Fallback) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        change = Change(fallback.live, "fallback", "automatic", now, fallback.why)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._reader, self._releases.fall_back, change, fallback.model, fallback.seq)
+        except SalverError as problem:
+            if problem.code != "lost-race":
+                state.fallback_failed(self._state, fallback.model, time.monotonic())
+                self._voice.say("fallback-failed", f"{fallback.model}: the fallback can't be recorded: {problem}")
+        self.look_again()
+
+    # routes
+
+    async def _follow_routes(self) -> None:
+        """Read the registry now and then, and at once when somebody says that it changed."""
+        look_for_models = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            self._look.clear()
+            started = time.monotonic()
+            names = started >= look_for_models or self._registry_is_down
+            read = loop.run_in_executor(self._reader, self._read, names)
+            if not self._settled:
+                await asyncio.wait([read], timeout=FIRST_READ)
+                if not read.done():
+                    await self._start_without_registry("it does not answer")
+            self._take(await read)
+            if names:
+                look_for_models = started + LOOK_FOR_MODELS
+            if not self._settled and self._registry_is_down:
+                await self._start_without_registry("")
+            if not self._settled:
+                self._settled = True
+                self._say_hello()
+            self._settle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), self._plan.poll)
+
+    def _say_hello(self) -> None:
+        """Say at the start what is still missing; what is there is said when it is live."""
+        for name, model in sorted(self._state.models.items()):
+            if model.route is None and model.live is None:
+                text = f"{name} has no live release yet; it is served as soon as one is promoted"
+                self._voice.say("waiting", f"{text} · hint: salver promote {name}@N", model=name)
+        if not self._state.models and not self._registry_is_down:
+            self._voice.say(
+                "waiting", f"{self._plan.registry} has no live release yet; each is served once it is promoted"
+            )
+
+    def _read(self, names: bool) -> dict[str, list[Route]] | SalverError:
+        """New routes by model (in a thread); an error as a value."""
+        try:
+            known = list(self._state.models)
+            models = self._releases.models(known) if names else known
+            return {model: self._releases.routes_after(model, self._newest(model)) for model in models}
+        except SalverError as problem:
+            return problem
+
+    def _newest(self, model: str) -> int:
+        known = self._state.models.get(model)
+        return known.route.seq if known is not None and known.route is not None else 0
+
+    def _take(self, read: dict[str, list[Route]] | SalverError) -> None:
+        if isinstance(read, SalverError):
+            if not self._registry_is_down:
+                live = any(model.live is not None for model in self._state.models.values())
+                then = "serving goes on" if live else "it is tried again"
+                self._voice.say("registry-down", f"the registry can't be read; {then}: {read}")
+            self._registry_is_down = True
+            return
+        if self._registry_is_down:
+            self._voice.say("registry-up", "the registry can be read again")
+        self._registry_is_down = False
+        for model, routes in read.items():
+            state.routes_came(self._state, model, routes)
+
+    async def _start_without_registry(self, why: str) -> None:
+        """Take what was in force when the registry could last be read."""
+        for known in await asyncio.to_thread(self._releases.last_known):
+            state.routes_came(self._state, known.route.model, [known.route])
+        if why:
+            self._voice.say("registry-down", f"the registry {self._plan.registry} can't be read: {why}")
+        self._settled = True
+        self._settle()
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """A part that must not end has ended: leave, and let the keeper start another follower."""
+    if not task.cancelled() and task.exception() is not None:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a part of the follower failed", "exception": task.exception(), "task": task}
+        )
+        os._exit(1)
+
+
+def _unexpected(name: str, raised: Exception) -> SalverError:
+    return error("internal", f"{name} can't be opened: {type(raised).__name__}: {raised}")
+
+
+def _how(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
+async def follow(options: argparse.Namespace) -> None:
+    """Follow until the keeper goes."""
+    wanted = plan.read(options.plan_fd)
+    releases = Releases(wanted, Registry(FolderStorage(Path(wanted.registry))))
+    events, keeper = await asyncio.open_unix_connection(
+        sock=socket.socket(fileno=options.keeper_fd), limit=LONGEST_LINE
+    )
+    follower = Follower(wanted, releases, keeper)
+    control, status = (socket.socket(fileno=number) for number in (options.control_fd, options.status_fd))
+    await follower.run(events, control, status)
+
+
+def main() -> int:
+    """Run the follower; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="salver.supervisor.follower", description=__doc__)
+    for name in ("--plan-fd", "--keeper-fd", "--control-fd", "--status-fd"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--folder", required=True, help="only shown in the process list")
+    options = parser.parse_args()
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # whole process groups get them; the keeper says when it is over
+    asyncio.run(follow(options))
+    os._exit(0)  # threads may still wait for a registry that does not answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

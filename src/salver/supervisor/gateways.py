@@ -1,0 +1,65 @@
+"""The follower's end of the control socket: gives every gateway the newest table, hears what is in force there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Protocol
+
+import msgspec
+
+from salver.gateway.table import Ack, Hello, Table, pack, unpack
+
+LONGEST_LINE = 1 << 16
+
+
+class Heard(Protocol):
+    """Who wants to know of gateways."""
+
+    def came(self, gateway: int) -> Table | None:
+        """A gateway connected; returns the table to give it, if there is one yet."""
+
+    def went(self, gateway: int) -> None:
+        """A gateway's connection ended."""
+
+    def acknowledged(self, gateway: int, version: int, swap_ms: float) -> None:
+        """A gateway has made a table effective."""
+
+
+class Gateways:
+    """All connected gateways, by index; a gateway that comes again replaces its former connection."""
+
+    def __init__(self, heard: Heard) -> None:
+        self._heard = heard
+        self._writers: dict[int, asyncio.StreamWriter] = {}
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept gateways until cancelled."""
+        server = await asyncio.start_unix_server(self._talk, sock=listener, limit=LONGEST_LINE)
+        async with server:
+            await server.serve_forever()
+
+    def publish(self, table: Table) -> None:
+        """Give every connected gateway this table."""
+        line = pack(table)
+        for writer in self._writers.values():
+            writer.write(line)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        index = None
+        with contextlib.suppress(OSError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                message = unpack(line)
+                if isinstance(message, Hello):
+                    index = message.gateway
+                    self._writers[index] = writer
+                    table = self._heard.came(index)
+                    if table is not None:
+                        writer.write(pack(table))
+                elif isinstance(message, Ack) and index is not None:
+                    self._heard.acknowledged(index, message.version, message.swap_ms)
+        if index is not None and self._writers.get(index) is writer:
+            del self._writers[index]
+            self._heard.went(index)
+        writer.close()

@@ -1,0 +1,308 @@
+"""From what is wanted and what is there to what should be done: pure, and the same whatever happened before.
+
+The rules, in the order in which they bind:
+
+    1. a live release stays live until another one is loaded and proven, or for ever
+    2. a pointer moves only to a release all of whose workers reproduced its golden rows
+    3. a release leaves the table first, and its workers end when every gateway has said that it let go of it
+    4. what was live before stays warm until the next swap; it can come back without a load
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from salver.gateway.table import Loaded, Table, Worker
+from salver.route import previous_live
+from salver.supervisor.state import (
+    LAST_SLOT,
+    Facts,
+    Failure,
+    Model,
+    Process,
+    Release,
+    State,
+    Swap,
+    all_releases,
+    failure_of,
+    refuse,
+)
+
+MISSING_GATEWAY = 10.0
+"""Seconds for which a gateway that isn't connected is waited for: it may be starting again."""
+
+
+class Open(Struct, frozen=True):
+    """Fetch and verify a release."""
+
+    model: str
+    number: int
+
+
+class Start(Struct, frozen=True):
+    """Start one worker of a release."""
+
+    name: str
+    release: str
+    facts: Facts
+
+
+class Stop(Struct, frozen=True):
+    """End one worker."""
+
+    name: str
+
+
+class Publish(Struct, frozen=True):
+    """Give every gateway this table."""
+
+    table: Table
+
+
+class Fallback(Struct, frozen=True):
+    """Write the route that says that `live` goes on answering, if `seq` is still the newest."""
+
+    model: str
+    seq: int
+    live: int
+    why: str
+
+
+class Tell(Struct, frozen=True):
+    """Something a person wants to know: `live`, `refused` or `retrying`. `seconds` to load; None where it was warm."""
+
+    kind: str
+    release: str
+    failure: Failure | None = None
+    keeps: str = ""
+    workers: int = 0
+    seconds: float | None = None
+
+
+Action = Open | Start | Stop | Publish | Fallback | Tell
+
+
+def settle(state: State, now: float) -> list[Action]:
+    """Bring the state one step nearer to what is wanted; the actions are for the caller to do, in this order."""
+    actions: list[Action] = []
+    if not state.draining:
+        for model in state.models.values():
+            actions += _judge(state, model, now)
+            actions += _approach(state, model, now)
+            actions += _fall_back(model, now)
+            _let_go(state, model, now)
+    actions += _publish(state, now)
+    actions += _confirm(state, now)
+    if not state.draining:
+        actions += _staff(state)
+    return actions
+
+
+def desired(model: Model, now: float) -> int | None:
+    """The release that should be live: what the route says, or where that was refused, what stands in for it."""
+    route = model.route
+    if route is None:
+        return model.live
+    refusal = model.refused.get(route.live)
+    if refusal is None or _due(refusal, now):
+        return route.live
+    if model.live is not None or not refusal.final:
+        return model.live
+    before = previous_live(model.history)
+    if before is None or (before in model.refused and not _due(model.refused[before], now)):
+        return None
+    return before
+
+
+def _due(refusal: Failure, now: float) -> bool:
+    return refusal.retry_at is not None and refusal.retry_at <= now
+
+
+def _judge(state: State, model: Model, now: float) -> Iterator[Action]:
+    """Refuse a starting release that can't become live."""
+    for release in list(model.releases.values()):
+        failure = _fault(state, release, now) if release.phase == "starting" else None
+        if failure is not None:
+            refuse(state, release, failure, now)
+            yield refused(model, failure, release.number)
+
+
+def refused(model: Model, failure: Failure, number: int) -> Tell:
+    """What to tell people when a release was refused."""
+    kept = model.refused.get(number, failure)
+    keeps = "" if model.live is None else f"{model.name}@{model.live}"
+    return Tell("refused" if kept.final else "retrying", kept.release, kept, keeps)
+
+
+def _fault(state: State, release: Release, now: float) -> Failure | None:
+    processes = [state.processes[name] for name in release.worker_names if name in state.processes]
+    if any(process.stopping for process in processes):
+        return None  # these belong to an attempt before this one
+    for process in processes:
+        if process.status.get("state") == "failed":
+            return failure_of(process.status, release.name)
+    if release.name in state.breakers:
+        how = next((process.last_exit for process in processes if process.last_exit is not None), None)
+        return Failure(
+            release.name,
+            0,
+            "start-failed",
+            f"the workers of {release.name} die again and again while they load it (last exit code: {how})",
+            "look at the worker's own output above; it may need more memory",
+        )
+    if now - release.since > state.load_timeout:
+        waited = f"{release.name} was not ready {state.load_timeout:.0f} s after its workers started"
+        return Failure(release.name, 0, "start-failed", waited, "its load() hangs or needs longer")
+    return None
+
+
+def _approach(state: State, model: Model, now: float) -> Iterator[Action]:
+    """Open, start or make live what is desired, whichever comes next."""
+    number = desired(model, now)
+    if number is None:
+        return
+    key = (model.name, number)
+    release = model.releases.get(number)
+    if release is None:
+        release = model.releases[number] = Release(model.name, number, "opening", now, wanted_at=now)
+    if release.phase == "opening" and key not in state.opening:
+        state.opening.add(key)
+        yield Open(*key)
+    ready = [state.processes[name].ready for name in release.worker_names if name in state.processes]
+    was_warm = release.phase == "leaving" and bool(ready) and all(ready)
+    if release.phase == "leaving":
+        release.phase, release.since, release.wanted_at = "starting", now, now  # some of its workers may have ended
+    seconds = None
+    if release.phase == "starting" and len(ready) == len(release.worker_names) and all(ready):
+        release.phase, release.left_at = "loaded", None
+        seconds = None if was_warm else now - release.wanted_at
+    if release.phase == "loaded":
+        _swap(state, model, release, any(ready), seconds)
+
+
+def _swap(state: State, model: Model, release: Release, proven: bool, seconds: float | None) -> None:
+    """Make a loaded release live, or only note the newest route where it is live already."""
+    route = model.route
+    seq = route.seq if route is not None and route.live == release.number else model.seq
+    if model.live != release.number and proven:
+        if model.live is not None:
+            model.warm = model.live
+        model.live = release.number
+        model.swap = Swap(state.table.version + 1, seq, seconds)
+    elif model.live == release.number and seq > model.seq:
+        model.swap = Swap(state.table.version, seq) if model.swap is None else replace(model.swap, seq=seq)
+
+
+def _fall_back(model: Model, now: float) -> Iterator[Action]:
+    """Where the route's release was refused for good, write down that the one that answers goes on to."""
+    route = model.route
+    refusal = model.refused.get(route.live) if route is not None else None
+    if route is None or refusal is None or not refusal.final or model.live is None or model.live == route.live:
+        return
+    if model.swap is None and model.fallback_seq != route.seq and model.fallback_at <= now:
+        model.fallback_seq = route.seq
+        yield Fallback(model.name, route.seq, model.live, f"{refusal.code}: {refusal.message}")
+
+
+def _let_go(state: State, model: Model, now: float) -> None:
+    """Take what is neither live, warm nor wanted out of the table; what never was in it is dropped at once."""
+    keep = (desired(model, now), model.live, model.warm)
+    for release in list(model.releases.values()):
+        if release.number in keep or release.phase == "leaving":
+            continue
+        if release.phase != "loaded" and release.left_at is not None:
+            release.phase = "leaving"  # gateways may still have requests from before it was wanted again
+        elif release.phase != "loaded":
+            del model.releases[release.number]
+        elif model.swap is None:
+            release.phase, release.left_version, release.left_at = "leaving", state.table.version + 1, now
+
+
+def _publish(state: State, now: float) -> Iterator[Action]:
+    """Give the gateways a new table if anything in it has changed."""
+    loaded = [_entry(state, release) for release in all_releases(state) if release.phase == "loaded"]
+    for entry in loaded:
+        if entry.release not in state.slots:
+            state.slots[entry.release] = state.free_slots.popleft() if state.free_slots else LAST_SLOT
+    table = Table(
+        state.table.version,
+        tuple(sorted(loaded, key=lambda entry: (entry.model, entry.number))),
+        {model.name: model.live for model in state.models.values() if model.live is not None},
+        tuple(sorted(state.models)),
+        {entry.release: state.slots[entry.release] for entry in loaded},
+        state.draining,
+    )
+    if table != state.table:
+        state.table = replace(table, version=table.version + 1)
+        state.published_at = now
+        yield Publish(state.table)
+
+
+def _entry(state: State, release: Release) -> Loaded:
+    assert release.facts is not None, "a loaded release was opened"
+    addresses = {name: state.processes[name].address for name in release.worker_names if name in state.processes}
+    workers = tuple(Worker(name, address) for name, address in addresses.items() if address)
+    return replace(release.facts.loaded, workers=workers)
+
+
+def _confirm(state: State, now: float) -> Iterator[Action]:
+    """Note what every gateway has confirmed: swaps that are in force, releases that nobody uses any more."""
+    for model in state.models.values():
+        swap = model.swap
+        if swap is None or not _everywhere(state, swap.version, now):
+            continue
+        model.seq, model.swap = swap.seq, None
+        route = model.route
+        if model.failure is not None and route is not None and route.seq == swap.seq > model.failure.seq:
+            model.failure = model.failure if route.action == "fallback" else None
+        if model.live != model.announced and model.live is not None:
+            model.announced = model.live
+            release = model.releases[model.live]
+            yield Tell("live", release.name, workers=len(release.worker_names), seconds=swap.seconds)
+    for release in list(all_releases(state)):
+        if release.phase == "leaving" and _nowhere(state, release, now):
+            del state.models[release.model].releases[release.number]
+            slot = state.slots.pop(release.name)
+            if slot not in state.slots.values():
+                state.free_slots.append(slot)
+
+
+def _everywhere(state: State, version: int, now: float) -> bool:
+    """Whether all gateways there are have a table of at least this version in force."""
+    if len(state.acks) < state.expected_gateways and now < state.published_at + MISSING_GATEWAY:
+        return False
+    return bool(state.acks) and all(max(versions, default=-1) >= version for versions in state.acks.values())
+
+
+def _nowhere(state: State, release: Release, now: float) -> bool:
+    """Whether no gateway has a request on this release any more.
+
+    Only the confirmation of the very table that left it out says so: a later table may be confirmed earlier.
+    """
+    if release.left_at is None or now >= release.left_at + state.drain_timeout + MISSING_GATEWAY:
+        return True
+    if len(state.acks) < state.expected_gateways:
+        return False
+    return all(release.left_version in versions for versions in state.acks.values())
+
+
+def _staff(state: State) -> Iterator[Action]:
+    """Start the workers that are missing and end those that nobody needs."""
+    needed = {
+        name: release
+        for release in all_releases(state)
+        if release.phase in ("starting", "loaded")
+        for name in release.worker_names
+    }
+    waiting = {release.name for release in all_releases(state) if release.phase in ("opening", "leaving")}
+    for process in state.processes.values():
+        if not process.stopping and process.name not in needed and process.group not in waiting:
+            process.stopping = True
+            yield Stop(process.name)
+    for name, release in needed.items():
+        if name not in state.processes and release.facts is not None:
+            state.processes[name] = Process(name, release.name)
+            yield Start(name, release.name, release.facts)

@@ -1,0 +1,92 @@
+"""The follower's view of the registry: routes as they come, and releases fetched and verified. All of it may block."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+from salver.dispatch.launch import cpu_budget
+from salver.errors import SalverError
+from salver.gateway.table import Loaded
+from salver.record import Release
+from salver.registry import Known, Registry, ReleaseCache
+from salver.release import MANIFEST, Manifest, parse_manifest
+from salver.route import Change, Route, next_route
+from salver.supervisor.plan import Plan
+from salver.supervisor.state import Facts, Key
+
+
+class Releases:
+    """What one server reads of one registry, and what its machine keeps of it.
+
+    What was in force is kept apart for each registry, so that two of them with a model of one name don't mix.
+    """
+
+    def __init__(self, plan: Plan, registry: Registry) -> None:
+        self._plan = plan
+        self._registry = registry
+        self._cache = ReleaseCache(Path(plan.cache))
+        mark = hashlib.sha256(plan.registry.encode()).hexdigest()[:16]
+        self._last_known = Path(plan.cache) / "registries" / mark
+        self._memory = ReleaseCache(self._last_known)
+        self._records: dict[Key, Release] = {}
+
+    def models(self, known: Collection[str]) -> list[str]:
+        """The models to serve: those of the plan, else all that have a route; `known` ones have one."""
+        if self._plan.models:
+            return list(self._plan.models)
+        return [name for name in self._registry.models() if name in known or self._registry.current(name) is not None]
+
+    def routes_after(self, model: str, seq: int) -> list[Route]:
+        """The routes that follow number `seq`."""
+        return self._registry.routes_after(model, seq)
+
+    def last_known(self) -> list[Known]:
+        """What was in force when the registry could last be read, for a start without it."""
+        names = self._plan.models or sorted(path.stem for path in (self._last_known / "known").glob("*.json"))
+        known = [each for each in map(self._memory.recall, names) if each is not None]
+        self._records.update({(record.model, record.number): record for each in known for record in each.releases})
+        return known
+
+    def remember(self, route: Route) -> None:
+        """Keep a route that is in force, with its release; where that fails only a start without registry is lost."""
+        record = self._records.get((route.model, route.live))
+        if record is not None:
+            with contextlib.suppress(SalverError):
+                self._memory.remember(Known(route, (record,)))
+
+    def open(self, model: str, number: int) -> Facts:
+        """Fetch and verify one release; raises what the registry and the cache raise."""
+        record = self._records.get((model, number))
+        if record is None:
+            record = self._records[model, number] = self._registry.find(f"{model}@{number}")
+        folder = self._cache.open(self._registry, record)
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), where=record.name)
+        return facts(self._plan, record, manifest, folder)
+
+    def fall_back(self, change: Change, model: str, seq: int) -> None:
+        """Put an automatic fallback in force after route `seq`; `lost-race` where that is no longer the newest."""
+        current = self._registry.current(model)
+        if current is not None and current.seq == seq:
+            self._registry.append_route(next_route(model, current, change))
+
+
+def facts(plan: Plan, record: Release, manifest: Manifest, folder: Path) -> Facts:
+    """What a verified release means for this server: how many workers, and what gateways must know."""
+    budget = cpu_budget()
+    workers = manifest.serving.workers or plan.workers
+    loaded = Loaded(
+        model=record.model,
+        number=record.number,
+        id=record.id,
+        framework=manifest.framework,
+        signature=manifest.signature,
+        max_batch=manifest.serving.max_batch,
+        side_effects=manifest.side_effects,
+        concurrency=min(workers, budget),
+        workers=(),
+        published=record.provenance.at,
+    )
+    return Facts(loaded, str(folder), workers, manifest.serving.threads or max(1, budget // workers))
