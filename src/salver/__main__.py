@@ -1,0 +1,16 @@
+"""`python -m salver` and the `salver` command."""
+
+from __future__ import annotations
+
+import sys
+
+from salver.cli.boundary import run
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

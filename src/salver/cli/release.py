@@ -1,0 +1,74 @@
+"""`salver release`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salver.cli.app import app
+from salver.cli.options import JsonFlag, RegistryFlag, gather
+
+if TYPE_CHECKING:
+    from salver.publish.request import Outcome
+
+
+@app.command()
+def release(
+    path: Annotated[Path, typer.Argument(help="The project's folder, or its salver.toml.")] = Path(),
+    note: Annotated[str, typer.Option(help="A sentence that stays with the release.", show_default=False)] = "",
+    as_json: JsonFlag = False,
+    registry: RegistryFlag = None,
+) -> None:
+    """Build, prove and publish a release from a project folder.
+
+    The first release of a model goes live by itself; later ones wait for `salver promote`.
+
+    \b
+    Examples:
+      salver release
+      salver release ./churn --note "trained on March"
+    """
+    from msgspec.structs import replace
+
+    from salver import wiring
+    from salver.cli.overview import plain
+    from salver.cli.terminal import print_json, working
+    from salver.publish.project import load_project
+    from salver.publish.run import release_model
+
+    settings = gather(registry=registry).settings
+    request = replace(load_project(path), note=note)
+    with working(f"build and prove {request.name}"):
+        outcome = release_model(request, wiring.registry(settings))
+    if as_json:
+        print_json(plain(outcome))
+    else:
+        _print(outcome)
+
+
+def _print(outcome: Outcome) -> None:
+    from rich.markup import escape
+
+    from salver.cli.terminal import note, print_facts, print_line
+
+    name = outcome.release.name
+    state = "published" if outcome.created else "already published, nothing changed"
+    print_line(f"[bold]{escape(name)}[/bold] {state}")
+    print_facts(
+        [
+            ("id", outcome.release.id),
+            ("framework", outcome.framework),
+            ("golden rows", f"{outcome.golden_rows}, {outcome.determinism}"),
+            ("files", f"{outcome.files}, {outcome.size:,} bytes"),
+            ("runs code when loaded", outcome.unsafe),
+        ],
+        indent=2,
+    )
+    for remark in outcome.remarks:
+        note(f"note: {escape(remark)}")
+    if outcome.went_live:
+        print_line(f"[bold green]{escape(name)} is live[/bold green]: it is the first release of its model")
+    elif outcome.created:
+        print_line(f"it is not live; make it so with: salver promote {escape(name)}")

@@ -1,0 +1,88 @@
+"""`salver show`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salver.cli.app import app
+from salver.cli.options import JsonFlag, RegistryFlag, gather
+
+if TYPE_CHECKING:
+    from salver.cli.overview import ReleaseDetails
+
+FILES_SHOWN = 20
+
+
+@app.command()
+def show(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A release (churn@7), or a model: its live one.")],
+    as_json: JsonFlag = False,
+    registry: RegistryFlag = None,
+) -> None:
+    """Show what a release is and where it came from.
+
+    \b
+    Examples:
+      salver show churn@7
+    """
+    from salver import wiring
+    from salver.cli import overview
+    from salver.cli.terminal import print_json
+
+    store = wiring.registry(gather(registry=registry).settings)
+    release = store.find(reference)
+    state = overview.state_of(release, store.history(release.model))
+    manifest = store.manifest(release)
+    details = overview.ReleaseDetails(release.name, release.id, state, release.provenance, manifest)
+    if as_json:
+        print_json(overview.plain(details))
+    else:
+        _print(details)
+
+
+def _print(details: ReleaseDetails) -> None:
+    from rich.markup import escape
+
+    from salver.cli.overview import provenance_facts
+    from salver.cli.terminal import heading, print_facts, print_line, print_table
+    from salver.signature import describe_field
+
+    manifest = details.manifest
+    print_line(f"[bold]{escape(details.name)}[/bold]  {details.state}")
+    print_facts([("id", details.id), *provenance_facts(details.provenance)])
+    for title, fields in (("Inputs", manifest.signature.inputs), ("Outputs", manifest.signature.outputs)):
+        heading(title)
+        print_table((), [(field.name, describe_field(field)) for field in fields], indent=2)
+    heading("Behaviour")
+    serving = manifest.serving
+    print_facts(
+        [
+            ("framework", f"{manifest.framework}, {manifest.entry}"),
+            ("options", ", ".join(f"{name} = {value}" for name, value in manifest.options.items())),
+            ("runs code when loaded", manifest.unsafe),
+            ("golden rows", f"{manifest.golden_rows}, reproduced {_how(details)}"),
+            ("side effects", manifest.side_effects),
+            (
+                "serving",
+                f"up to {serving.max_batch} rows a call" + (f", {serving.workers} workers" if serving.workers else ""),
+            ),
+            ("environment", f"Python {manifest.python}, lock {manifest.lock[:19]}"),
+            ("platforms", ", ".join(manifest.platforms)),
+        ],
+        indent=2,
+    )
+    heading(f"Files ({sum(file.size for file in manifest.files):,} bytes)")
+    rows = [(file.path, f"{file.size:,}", file.sha256[:12]) for file in manifest.files]
+    print_table((), rows[:FILES_SHOWN], indent=2)
+    if len(rows) > FILES_SHOWN:
+        print_line(f"  and {len(rows) - FILES_SHOWN} more; --json lists them all")
+
+
+def _how(details: ReleaseDetails) -> str:
+    manifest = details.manifest
+    if manifest.determinism != "tolerance":
+        return {"exact": "exactly", "schema-only": "in shape and type only"}[manifest.determinism]
+    within = ", ".join(f"{name} within {t.rtol:g} of its value + {t.atol:g}" for name, t in manifest.tolerances.items())
+    return f"with a tolerance: {within}"

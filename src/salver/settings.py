@@ -1,0 +1,201 @@
+"""Every setting of Salver: typed, one sentence each, from salver.toml < environment < flags.
+
+A setting is named by its place: `registry`, `serve.port`. In salver.toml that is a key or a key of a table, in the
+environment `SALVER_REGISTRY`, `SALVER_SERVE_PORT`. A name that is not a setting is an error that names the close one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from salver.errors import error
+
+FILE = "salver.toml"
+PREFIX = "SALVER_"
+OF_THE_PROJECT = ("release", "serving")
+"""Tables of salver.toml that say how a project is released; `publish` reads them."""
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, le=1024)]
+
+
+class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a server listens, and with how many processes."""
+
+    host: Annotated[str, Meta(description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="The port for predictions; 0 picks a free one.")] = 8080
+    admin_port: Annotated[Port, Meta(description="The port for /metrics and the admin API; 0 picks a free one.")] = 8082
+    admin_host: Annotated[str, Meta(description="The address for /metrics and the admin API.")] = "127.0.0.1"
+    gateways: Annotated[Count, Meta(description="How many processes terminate HTTP.")] = 1
+    workers: Annotated[Count, Meta(description="How many processes run each release, if it doesn't say itself.")] = 2
+    drain_delay: Annotated[
+        Seconds, Meta(description="Seconds to keep accepting after SIGTERM, so that load balancers notice.")
+    ] = 5.0
+    drain_timeout: Annotated[Seconds, Meta(description="Seconds that requests in flight get to finish.")] = 30.0
+    load_timeout: Annotated[Seconds, Meta(description="Seconds that a worker gets to load and prove a release.")] = (
+        600.0
+    )
+    any_environment: Annotated[
+        bool, Meta(description="Serve releases in this environment even if its packages are not the release's.")
+    ] = False
+    environment: Annotated[
+        tuple[str, ...], Meta(description="Names of environment variables that workers get besides the usual ones.")
+    ] = ()
+    json_logs: Annotated[bool, Meta(description="Log one JSON object a line.")] = False
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    registry: Annotated[
+        str, Meta(description="The folder of the registry; by default .salver beside the nearest salver.toml.")
+    ] = ""
+    cache: Annotated[str, Meta(description="The folder that holds unpacked releases; any content may be deleted.")] = ""
+    debug: Annotated[bool, Meta(description="Show the traceback of an error.")] = False
+    serve: ServeSettings = ServeSettings()
+
+
+class Source(NamedTuple):
+    """Where values come from: flags by setting name (None: not given), the environment, and the current folder."""
+
+    flags: Mapping[str, Any]
+    environ: Mapping[str, str]
+    folder: Path
+
+
+class Loaded(NamedTuple):
+    """The settings with every folder absolute, and where each value that is no default came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(source: Source) -> Loaded:
+    """Gather the settings: salver.toml of this or the nearest parent folder, then the environment, then flags."""
+    folder = source.folder.absolute()
+    path = nearest_file(folder)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems: list[str] = []
+    layers = [_from_file(path, problems)] if path else []
+    layers += [_from_environment(source.environ, problems), _from_flags(source.flags)]
+    for layer in layers:
+        for name, (value, origin) in layer.items():
+            values[name], origins[name] = value, origin
+    settings = _build(values, origins, problems)
+    if problems:
+        raise error("bad-settings", "the settings can't be used", details=tuple(problems))
+    return Loaded(_with_folders(settings, origins, folder, path), origins)
+
+
+def nearest_file(folder: Path) -> Path | None:
+    """The salver.toml of `folder` or of its nearest parent that has one."""
+    return next((each / FILE for each in (folder, *folder.parents) if (each / FILE).is_file()), None)
+
+
+def describe(name: str) -> str:
+    """The sentence that says what a setting is for."""
+    return _FIELDS[name].sentence
+
+
+class _Setting(NamedTuple):
+    type: Any
+    sentence: str
+
+
+def _fields(kind: type[Struct], prefix: str = "") -> Iterator[tuple[str, _Setting]]:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            yield from _fields(hint, f"{prefix}{name}.")
+        else:
+            sentences = [meta.description for meta in get_args(hint)[1:] if isinstance(meta, Meta)]
+            yield f"{prefix}{name}", _Setting(hint, next(filter(None, sentences), ""))
+
+
+_FIELDS = dict(_fields(Settings))
+_VARIABLES = {PREFIX + name.replace(".", "_").upper(): name for name in _FIELDS}
+
+_Layer = dict[str, tuple[Any, str]]
+
+
+def _from_file(path: Path, problems: list[str]) -> _Layer:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as problem:
+        problems.append(f"{path}: {problem}")
+        return {}
+    layer: _Layer = {}
+    for key, value in content.items():
+        if key in OF_THE_PROJECT:
+            continue
+        pairs = {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
+        for name, each in pairs.items():
+            if name in _FIELDS:
+                layer[name] = (each, str(path))
+            else:
+                known = [*_FIELDS, *OF_THE_PROJECT]
+                problems.append(f"{path}: unknown setting {name!r}{_close(name, known)}")
+    return layer
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer:
+    layer: _Layer = {}
+    for variable, value in sorted(environ.items()):
+        if variable in _VARIABLES:
+            layer[_VARIABLES[variable]] = (value, f"${variable}")
+        elif variable.startswith(PREFIX):
+            problems.append(f"unknown environment variable {variable}{_close(variable, list(_VARIABLES))}")
+    return layer
+
+
+def _from_flags(flags: Mapping[str, Any]) -> _Layer:
+    return {
+        name: (value, "--" + name.removeprefix("serve.").replace("_", "-"))
+        for name, value in flags.items()
+        if value is not None
+    }
+
+
+def _close(name: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _build(values: Mapping[str, Any], origins: Mapping[str, str], problems: list[str]) -> Settings:
+    top: dict[str, Any] = {}
+    serve: dict[str, Any] = {}
+    for name, value in values.items():
+        kind, text = _FIELDS[name].type, origins[name].startswith("$")
+        if text and get_origin(get_args(kind)[0]) is tuple:
+            value = [part for part in value.split(",") if part]
+        try:
+            checked = msgspec.convert(value, kind, strict=not text)
+        except msgspec.ValidationError as problem:
+            problems.append(f"{origins[name]}: {name}: {str(problem)[:1].lower()}{str(problem)[1:]}, got {value!r}")
+            continue
+        table, _, key = name.rpartition(".")
+        (serve if table else top)[key] = checked
+    return Settings(**top, serve=ServeSettings(**serve))
+
+
+def _with_folders(settings: Settings, origins: Mapping[str, str], folder: Path, path: Path | None) -> Settings:
+    beside = path.parent if path else folder
+
+    def absolute(name: str, value: str, default: Path) -> str:
+        if not value:
+            return str(default)
+        return str((beside if origins[name] == str(path) else folder) / Path(value).expanduser())
+
+    return msgspec.structs.replace(
+        settings,
+        registry=absolute("registry", settings.registry, beside / ".salver"),
+        cache=absolute("cache", settings.cache, Path("~/.cache/salver").expanduser()),
+    )

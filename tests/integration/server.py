@@ -1,0 +1,178 @@
+"""A real `salver serve` in its own process group, for tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SALVER = [sys.executable, "-P", "-m", "salver"]
+START_TIMEOUT = 60.0
+
+
+class Answer(NamedTuple):
+    """One HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`salver serve` on a registry; started on entry, stopped as Control-C does on exit."""
+
+    def __init__(self, registry: Path, *options: str, log: Path) -> None:
+        self.registry = registry
+        self.options = options
+        self.log = log
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        environment = dict(os.environ, SALVER_REGISTRY=str(self.registry))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*SALVER, "serve", "--port", str(self.port), "--admin-port", str(self.admin_port), *self.options],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        assert self.process is not None
+        ends = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < ends:
+            if self.process.poll() is not None:
+                raise AssertionError(f"salver serve ended with {self.process.returncode}:\n{self.log.read_text()}")
+            try:
+                if self.get("/healthz/ready").status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"not ready within {START_TIMEOUT:g} s:\n{self.log.read_text()}")
+
+    def stop(self, signum: int = signal.SIGINT, timeout: float = 30.0) -> int:
+        process = self.process
+        assert process is not None
+        if process.poll() is None:
+            process.send_signal(signum)
+        try:
+            return process.wait(timeout)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def get(self, path: str, *, port: int | None = None, timeout: float = 15.0) -> Answer:
+        return self.ask("GET", path, port=port, timeout=timeout)
+
+    def post(self, path: str, value: Any, headers: dict[str, str] | None = None) -> Answer:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return self.ask("POST", path, body, {"content-type": "application/json", **(headers or {})})
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        port: int | None = None,
+        timeout: float = 15.0,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes, *, timeout: float = 10.0) -> bytes:
+        """Send bytes, read until the server closes or says nothing more for a moment."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as sock:
+            sock.sendall(data)
+            received = b""
+            try:
+                while more := sock.recv(65536):
+                    received += more
+                    sock.settimeout(0.5)
+            except TimeoutError:
+                pass
+            return received
+
+    def workers(self, release: str = "") -> list[int]:
+        """The process ids of this server's workers (of one release)."""
+        assert self.process is not None
+        mine = _descendants(self.process.pid)
+        found = []
+        for pid in mine:
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            wanted = f"{release}/".encode() if release else b""
+            if b"salver.worker" in command and any(part.startswith(wanted) for part in command):
+                found.append(pid)
+        return found
+
+    def gateways(self) -> list[int]:
+        assert self.process is not None
+        return [
+            pid
+            for pid in _descendants(self.process.pid)
+            if b"salver.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+
+
+def _descendants(root: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, known = [], {root}
+    grown = True
+    while grown:
+        grown = False
+        for pid, parent in parents.items():
+            if parent in known and pid not in known:
+                known.add(pid)
+                found.append(pid)
+                grown = True
+    return found

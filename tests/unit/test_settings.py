@@ -1,0 +1,115 @@
+"""Settings come from salver.toml, then the environment, then flags, and a wrong one is never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salver.errors import UserError
+from salver.settings import _FIELDS, Loaded, Source, describe, load_settings
+
+
+def load(
+    folder: Path, *, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, text: str = ""
+) -> Loaded:
+    if text:
+        (folder / "salver.toml").write_text(text, "utf-8")
+    return load_settings(Source(flags or {}, environ or {}, folder))
+
+
+def problems(folder: Path, **given: Any) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        load(folder, **given)
+    assert caught.value.code == "bad-settings"
+    return caught.value.details
+
+
+def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
+    settings, origins = load(tmp_path)
+    assert (settings.serve.host, settings.serve.port, settings.serve.gateways, settings.serve.workers) == (
+        "127.0.0.1",
+        8080,
+        1,
+        2,
+    )
+    assert settings.registry == str(tmp_path / ".salver")
+    assert origins == {}
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    text = "[serve]\nport = 1\nworkers = 1\ngateways = 1\n"
+    environ = {"SALVER_SERVE_PORT": "2", "SALVER_SERVE_WORKERS": "2"}
+    settings, origins = load(tmp_path, text=text, environ=environ, flags={"serve.port": 3, "serve.host": None})
+    assert (settings.serve.port, settings.serve.workers, settings.serve.gateways) == (3, 2, 1)
+    assert origins["serve.port"] == "--port"
+    assert origins["serve.workers"] == "$SALVER_SERVE_WORKERS"
+    assert origins["serve.gateways"] == str(tmp_path / "salver.toml")
+    assert "serve.host" not in origins
+
+
+def test_an_unknown_key_names_the_close_one(tmp_path: Path) -> None:
+    found = problems(tmp_path, text="[serve]\nprot = 1\n\n[nothing_like_it]\nx = 1\n")
+    assert found == (
+        f"{tmp_path / 'salver.toml'}: unknown setting 'serve.prot'; did you mean 'serve.port'?",
+        f"{tmp_path / 'salver.toml'}: unknown setting 'nothing_like_it.x'",
+    )
+
+
+def test_an_unknown_variable_names_the_close_one(tmp_path: Path) -> None:
+    found = problems(tmp_path, environ={"SALVER_REGISTRI": "x", "HOME": "/"})
+    assert found == ("unknown environment variable SALVER_REGISTRI; did you mean 'SALVER_REGISTRY'?",)
+
+
+def test_all_wrong_values_are_reported_at_once(tmp_path: Path) -> None:
+    found = problems(tmp_path, text='[serve]\nport = "80"\n', environ={"SALVER_SERVE_WORKERS": "none"})
+    assert len(found) == 2
+    assert "serve.port" in found[0]
+    assert "got '80'" in found[0]
+    assert "$SALVER_SERVE_WORKERS" in found[1]
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_outside_its_range_is_refused(tmp_path: Path, port: int) -> None:
+    assert "serve.port" in problems(tmp_path, flags={"serve.port": port})[0]
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "salver.toml") in problems(tmp_path, text="serve = [")[0]
+
+
+def test_the_tables_of_the_project_are_left_to_publish(tmp_path: Path) -> None:
+    settings, _ = load(tmp_path, text='[release]\nname = "churn"\n')
+    assert settings.serve.port == 8080
+
+
+def test_the_nearest_file_above_counts_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "salver.toml").write_text('registry = "store"\n', "utf-8")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert load(below).settings.registry == str(tmp_path / "store")
+
+
+def test_a_relative_path_in_a_variable_is_relative_to_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "salver.toml").write_text('registry = "store"\n', "utf-8")
+    below = tmp_path / "a"
+    below.mkdir()
+    assert load(below, environ={"SALVER_REGISTRY": "mine"}).settings.registry == str(below / "mine")
+
+
+def test_a_file_without_a_registry_puts_it_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "salver.toml").write_text("[serve]\nport = 1\n", "utf-8")
+    below = tmp_path / "a"
+    below.mkdir()
+    assert load(below).settings.registry == str(tmp_path / ".salver")
+
+
+def test_a_list_in_a_variable_is_separated_by_commas(tmp_path: Path) -> None:
+    environ = {"SALVER_SERVE_ENVIRONMENT": "HF_HOME,CUDA_VISIBLE_DEVICES"}
+    assert load(tmp_path, environ=environ).settings.serve.environment == ("HF_HOME", "CUDA_VISIBLE_DEVICES")
+
+
+def test_every_setting_has_a_sentence() -> None:
+    assert [name for name in _FIELDS if not describe(name).endswith(".")] == []
