@@ -1,0 +1,1 @@
+"""What a prediction costs, beside what it costs elsewhere: `make bench`."""

@@ -1,0 +1,1 @@
+"""The long tests: one module per campaign, named by its promise (`r1.py`), with a sentence and `main(argv) -> int`."""
