@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from salver.errors import UserError as UserError
     from salver.model import Model as Model
     from salver.publish import release as release
+    from salver.publish.declare import Range as Range
+    from salver.publish.declare import declare as declare
     from salver.signature import Column as Column
     from salver.signature import Signature as Signature
     from salver.signature import Tensor as Tensor
+    from salver.signature import explain_break as explain_break
 
 __version__ = "0.1.0"
 
@@ -29,10 +32,13 @@ _HOMES = {
     "Client": "salver.client.blocking",
     "Column": "salver.signature",
     "Model": "salver.model",
+    "Range": "salver.publish.declare",
     "SalverError": "salver.errors",
     "Signature": "salver.signature",
     "Tensor": "salver.signature",
     "UserError": "salver.errors",
+    "declare": "salver.publish.declare",
+    "explain_break": "salver.signature",
     "release": "salver.publish",
 }
 

@@ -14,11 +14,14 @@ NAMES = [
     "Client",
     "Column",
     "Model",
+    "Range",
     "SalverError",
     "Signature",
     "Tensor",
     "UserError",
     "__version__",
+    "declare",
+    "explain_break",
     "release",
 ]
 

@@ -77,8 +77,8 @@ class Process(Struct):
 class Release(Struct):
     """One release that has, gets or had workers.
 
-    `since` is when its workers began to load, `wanted_at` when it was asked for, and
-    `left_at` when table `left_version` left it out, None while it was in none or is; all on the monotonic clock.
+    On the monotonic clock, `since` is when its workers began to load, `wanted_at` when it was asked for, and `left_at`
+    when table `left_version` left it out (None while it is in the table, or never was).
     """
 
     model: str
