@@ -19,7 +19,6 @@ from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
 from salver.frames import Ask, Reply
 
-LOAD_TIMEOUT = 600.0
 STOP_TIMEOUT = 5.0
 
 
