@@ -51,7 +51,6 @@ RELEASE: tuple[Family, ...] = (
     Family("salver_batch_rows", "histogram", "Rows of each model call's batch.", bounds=SIZES),
     Family("salver_phase_seconds", "counter", "Worker time by phase.", "phase", ("decode", "predict", "encode")),
     Family("salver_abandoned", "counter", "Requests whose caller left before the answer."),
-    Family("salver_workers_lost", "counter", "Connections to workers that broke."),
     Family("salver_waiting", "gauge", "Requests that wait or are in flight now."),
     Family("salver_workers_connected", "gauge", "Connections of gateways to proven workers now."),
 )
