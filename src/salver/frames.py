@@ -6,8 +6,9 @@ are typed and checked when it is read. Nothing is ever pickled.
     worker → dispatcher   HELLO once per connection, STARTED, ANSWERS, GOLDEN_RESULT
     dispatcher → worker   BATCH, CANCEL, GOLDEN
 
-One BATCH holds every request that waited, one ANSWERS every reply of one model call; replies come in any order, each
-with the id of its request and the generation of the connection.
+One BATCH holds the requests that waited and are read alike, in columns: a list of numbers and a list of bodies cost a
+fraction of an object per request. One ANSWERS holds every reply of one model call, in any order, each with the id of
+its request; the common ones, a row answered in JSON, are columns too. All carry the generation of the connection.
 """
 
 from __future__ import annotations
@@ -44,26 +45,27 @@ class Hello(Struct, array_like=True):
     proven: bool
 
 
-class Ask(Struct, array_like=True, gc=False):
-    """One request: its id, the protocol and options its body is read with, its deadline, and the body as it came.
+class Form(Struct, array_like=True, frozen=True):
+    """How a body is read: the protocol it is written in, and the options that came beside it."""
 
-    `deadline` is in nanoseconds of the machine's monotonic clock, 0 for none. `trace` is a W3C traceparent or empty.
-    """
-
-    id: int
     protocol: str
-    deadline: int
-    body: bytes
     options: dict[str, str] | None = None
-    trace: str = ""
 
 
 class Batch(Struct, array_like=True, gc=False):
-    """Requests for the worker. `alone` asks for a batch of its own, announced by STARTED (it may kill the worker)."""
+    """Requests of one form for the worker: their ids, deadlines, and bodies as they came.
+
+    A deadline is in nanoseconds of the machine's monotonic clock, 0 for none. `alone` asks for a batch of its own,
+    announced by STARTED (it may kill the worker). `traces` holds a W3C traceparent per request, or nothing at all.
+    """
 
     generation: int
-    asks: list[Ask]
+    form: Form
+    ids: list[int]
+    deadlines: list[int]
+    bodies: list[bytes]
     alone: bool = False
+    traces: list[str] = []
 
 
 class Cancel(Struct, array_like=True):
@@ -81,7 +83,7 @@ class Started(Struct, array_like=True):
 
 
 class Reply(Struct, array_like=True, gc=False):
-    """The answer to one request.
+    """The answer to one request, spelled out.
 
     `status` is the HTTP status and `body` is encoded in the request's protocol, of type `content_type`. `rows` counts
     its rows, `row_errors` those that failed. `code` is the error's code or empty. `position` is its first row's place
@@ -99,7 +101,11 @@ class Reply(Struct, array_like=True, gc=False):
 
 
 class Answers(Struct, array_like=True, gc=False):
-    """The replies of one model call: number and rows of the batch, nanoseconds spent to decode, predict and encode."""
+    """The replies of one model call: number and rows of the batch, nanoseconds spent to decode, predict and encode.
+
+    `ids` and `bodies` are requests of one row each that were answered with 200 in JSON; they lie one after the other
+    in the batch, from row `first` on. `replies` are all others.
+    """
 
     generation: int
     batch: int
@@ -108,6 +114,9 @@ class Answers(Struct, array_like=True, gc=False):
     predict_ns: int
     encode_ns: int
     replies: list[Reply]
+    ids: list[int] = []
+    bodies: list[bytes] = []
+    first: int = 0
 
 
 class Golden(Struct, array_like=True):

@@ -133,7 +133,7 @@ def _predict(decoded: Decoded) -> dict[str, Any]:
 
 
 def _answers(codec: Codec, bodies: list[bytes]) -> list[Any]:
-    decoded = codec.decode(bodies, [None] * len(bodies))
+    decoded = codec.decode(bodies)
     return list(codec.encode(decoded, _predict(decoded), {}))
 
 
@@ -142,7 +142,7 @@ def test_rows_written_in_any_form_reach_the_model_unchanged(
     case: tuple[Signature, list[list[dict[str, Any]]]], form: str
 ) -> None:
     signature, [rows] = case
-    decoded = _codec(FORMS[form], signature).decode([_body(form, signature, rows)], [None])
+    decoded = _codec(FORMS[form], signature).decode([_body(form, signature, rows)])
     assert decoded.parts[0].failure is None, decoded.parts[0].failure
     assert not decoded.parts[0].errors
     assert decoded.count == len(rows)
@@ -175,7 +175,7 @@ def test_answers_keep_the_order_of_requests_and_rows(requests: list[list[int]]) 
     signature = Signature(inputs=(Column("x", "int"),), outputs=(Column("prediction", "int"),))
     rows = [[{"x": value} for value in values] for values in requests]
     codec = _codec(native.PROTOCOL, signature)
-    decoded = codec.decode([_body("native", signature, each) for each in rows], [None] * len(rows))
+    decoded = codec.decode([_body("native", signature, each) for each in rows])
     encoded = codec.encode(decoded, {"prediction": decoded.columns["x"]}, {})
     assert [[row["prediction"] for row in json.loads(one.body)] for one in encoded] == requests
 
@@ -223,7 +223,7 @@ def test_a_damaged_body_is_answered_or_refused_and_never_raises(
     codec = _codec(FORMS[form], signature)
     good = _body(form, signature, rows)
     bodies = [good, data.draw(_damaged(good)), good]
-    decoded = codec.decode(bodies, [None] * 3)
+    decoded = codec.decode(bodies)
     encoded = codec.encode(decoded, _predict(decoded), {})
     hurt = encoded[1]
     assert hurt.status == 200 or 400 <= hurt.status < 500
@@ -245,7 +245,7 @@ def test_any_bytes_at_all_are_answered_or_refused(body: bytes, form: WireFormat)
 def test_the_example_row_of_any_signature_is_valid(fields: tuple[Field, ...]) -> None:
     signature = Signature(inputs=fields, outputs=OUTPUTS)
     body = json.dumps(example_row(signature)).encode()
-    (part,) = _codec(native.PROTOCOL, signature).decode([body], [None]).parts
+    (part,) = _codec(native.PROTOCOL, signature).decode([body]).parts
     assert part.failure is None
 
 
@@ -256,6 +256,6 @@ def test_a_codec_can_be_dropped_at_any_time(fields: tuple[Field, ...]) -> None:
     signature = Signature(inputs=fields, outputs=OUTPUTS)
     codecs = [_codec(form, signature) for form in FORMATS]
     for codec in codecs:
-        codec.decode([b"{}", b'{"instances":[1]}', b"[{}]"], [None] * 3)
+        codec.decode([b"{}", b'{"instances":[1]}', b"[{}]"])
     del codecs, codec
     gc.collect()

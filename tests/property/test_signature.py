@@ -94,13 +94,13 @@ def rows(draw: st.DrawFn, inputs: tuple[Field, ...]) -> dict[str, Any]:
 
 def accepts(inputs: tuple[Field, ...], row: dict[str, Any]) -> bool:
     codec = PROTOCOL.codec(Subject("m", 1, "function", Signature(inputs, ANSWER)))
-    return codec.decode([msgspec.json.encode(row)], [None]).count == 1
+    return codec.decode([msgspec.json.encode(row)]).count == 1
 
 
 def accepted(column: Column) -> set[int]:
     """Which of the candidate rows a column accepts."""
     codec = PROTOCOL.codec(Subject("m", 1, "function", Signature((column,), ANSWER)))
-    (part,) = codec.decode([msgspec.json.encode(CANDIDATES)], [None]).parts
+    (part,) = codec.decode([msgspec.json.encode(CANDIDATES)]).parts
     return set(range(len(CANDIDATES))) - set(part.errors)
 
 

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salver.errors import SalverError
-from salver.frames import HEAD, MAX_PAYLOAD, Answers, Ask, Batch, Cancel, Hello, Reader, Reply, Started, pack
+from salver.frames import HEAD, MAX_PAYLOAD, Answers, Batch, Cancel, Form, Hello, Reader, Reply, Started, pack
 
 MESSAGES = [
     Hello("churn@7", "sha256:00", 1, 64, 12.5, True),
-    Batch(3, [Ask(1, "native", 99, b'{"a":1}'), Ask(2, "v2", 0, b"", {"strict": "true"}, "00-ab-cd-01")]),
-    Batch(3, [Ask(4, "native", 99, b"x" * 100_000)], True),
+    Batch(3, Form("native"), [1, 2], [99, 0], [b'{"a":1}', b""]),
+    Batch(3, Form("v2", {"strict": "true"}), [4], [99], [b"x" * 100_000], True, ["00-ab-cd-01"]),
     Cancel(3, [1, 2]),
     Started(3, 4),
     Answers(3, 17, 2, 1, 2, 3, [Reply(1, 200, b"{}"), Reply(2, 422, b"{}", 1, 1, "invalid-row", "text/plain", 1)]),
+    Answers(3, 18, 3, 1, 2, 3, [], [7, 8, 9], [b"{}", b"{}", b"{}"], 0),
 ]
 STREAM = b"".join(pack(message) for message in MESSAGES)
 

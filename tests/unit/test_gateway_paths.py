@@ -5,22 +5,23 @@ from __future__ import annotations
 import pytest
 
 from salver.errors import SalverError
+from salver.frames import Form
 from salver.gateway.paths import ADMIN, PUBLIC, Target, resolve
 
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("POST /models/churn/predict", Target("predict", "native", "churn")),
-        ("POST /models/churn/predict?strict=true", Target("predict", "native", "churn", None, {"strict": "true"})),
-        ("POST /models/churn/releases/7/predict", Target("predict", "native", "churn", 7)),
-        ("POST /models/ch%75rn/predict", Target("predict", "native", "churn")),
-        ("POST /v2/models/churn/infer", Target("predict", "v2", "churn")),
-        ("POST /v2/models/churn/versions/7/infer", Target("predict", "v2", "churn", 7)),
-        ("POST /v1/models/churn:predict", Target("predict", "v1", "churn")),
-        ("GET /v2", Target("v2-server", "v2")),
-        ("GET /v2/", Target("v2-server", "v2")),
-        ("GET /v2/models/churn/ready", Target("model-ready", "v2", "churn")),
+        ("POST /models/churn/predict", Target("predict", Form("native"), "churn")),
+        ("POST /models/churn/predict?strict=true", Target("predict", Form("native", {"strict": "true"}), "churn")),
+        ("POST /models/churn/releases/7/predict", Target("predict", Form("native"), "churn", 7)),
+        ("POST /models/ch%75rn/predict", Target("predict", Form("native"), "churn")),
+        ("POST /v2/models/churn/infer", Target("predict", Form("v2"), "churn")),
+        ("POST /v2/models/churn/versions/7/infer", Target("predict", Form("v2"), "churn", 7)),
+        ("POST /v1/models/churn:predict", Target("predict", Form("v1"), "churn")),
+        ("GET /v2", Target("v2-server", Form("v2"))),
+        ("GET /v2/", Target("v2-server", Form("v2"))),
+        ("GET /v2/models/churn/ready", Target("model-ready", Form("v2"), "churn")),
         ("HEAD /healthz/live", Target("live", head=True)),
         ("GET /models", Target("models")),
     ],

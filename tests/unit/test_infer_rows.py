@@ -107,7 +107,7 @@ def test_columns_are_the_arrays_that_a_server_decodes_from_the_rows(penguins: pd
     inputs = infer_inputs(examples)
     subject = Subject("penguins", 1, "sklearn", Signature(inputs, (Column("prediction", "float"),)))
     body = json.dumps(to_rows(examples, inputs)).encode()
-    decoded = FORMAT.codec(subject).decode([body], [None])
+    decoded = FORMAT.codec(subject).decode([body])
     columns = to_columns(examples, inputs)
     assert decoded.count == len(penguins)
     assert list(decoded.columns) == list(columns)

@@ -36,7 +36,7 @@ def answers(
 ) -> list[Encoded]:
     """Decode, answer each row with its place in the batch (or `outputs`), encode."""
     codec = _codec(signature)
-    decoded = codec.decode(bodies, [options] * len(bodies))
+    decoded = codec.decode(bodies, options)
     given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
     return list(codec.encode(decoded, given, failures or {}))
 
@@ -53,7 +53,7 @@ def refused(signature: Signature, body: bytes, options: dict[str, str] | None = 
 
 def value(field: Field, text: str) -> Any:
     """What the model gets for one row whose only field is this JSON text."""
-    decoded = _codec(_one_input(field)).decode([b'{"x":%b}' % text.encode()], [None])
+    decoded = _codec(_one_input(field)).decode([b'{"x":%b}' % text.encode()])
     assert decoded.parts[0].failure is None, decoded.parts[0].failure
     return decoded.columns["x"].tolist()[0]
 
@@ -124,7 +124,7 @@ def test_a_body_that_would_be_two_rows_when_joined_to_others_is_refused() -> Non
 
 
 def test_parts_tell_where_the_valid_rows_are() -> None:
-    decoded = _codec(AGE).decode([b'{"age":1}', b'[{"age":"x"},{"age":2},{}]', b"[", b'{"age":5}'], [None] * 4)
+    decoded = _codec(AGE).decode([b'{"age":1}', b'[{"age":"x"},{"age":2},{}]', b"[", b'{"age":5}'])
     assert decoded.count == 3
     assert decoded.columns["age"].tolist() == [1, 2, 5]
     assert [(part.start, part.count, part.rows) for part in decoded.parts] == [
@@ -183,7 +183,7 @@ def test_strict_can_only_be_true_or_false() -> None:
 
 
 def test_rows_refused_under_strict_never_reach_the_model() -> None:
-    decoded = _codec(AGE).decode([b'[{"age":1},{}]', b'{"age":9}'], [{"strict": "true"}, None])
+    decoded = _codec(AGE).decode([b'[{"age":1},{}]', b'{"age":9}'], {"strict": "true"})
     assert decoded.columns["age"].tolist() == [9]
     assert decoded.parts[1].start == 0
 
@@ -298,7 +298,7 @@ def test_a_null_number_reaches_the_model_as_nan() -> None:
     ],
 )
 def test_iso_8601_times_reach_the_model_in_utc(text: str, expected: str) -> None:
-    decoded = _codec(_one_input(Column("x", "datetime"))).decode([json.dumps({"x": text}).encode()], [None])
+    decoded = _codec(_one_input(Column("x", "datetime"))).decode([json.dumps({"x": text}).encode()])
     assert decoded.columns["x"][0] == np.datetime64(expected, "us")
 
 
@@ -357,7 +357,7 @@ def test_a_missing_field_is_refused_unless_it_is_optional() -> None:
         outputs=PREDICTION,
     )
     assert refused(signature, b'{"b":1}')["detail"] == "$.a: required field is missing"
-    decoded = _codec(signature).decode([b'{"a":null}', b'{"a":1,"b":null,"c":"x"}'], [None, None])
+    decoded = _codec(signature).decode([b'{"a":null}', b'{"a":1,"b":null,"c":"x"}'])
     assert np.isnan(decoded.columns["b"]).all()
     assert decoded.columns["c"].tolist() == [None, "x"]
 
@@ -368,7 +368,7 @@ def test_extra_fields_are_ignored() -> None:
 
 @pytest.mark.parametrize("body", [b'{"age":1,"age":2}', b'{"age":"x","age":2}', b'[{"age":null,"age":2}]'])
 def test_the_last_of_duplicate_keys_wins(body: bytes) -> None:
-    assert _codec(AGE).decode([body], [None]).columns["age"].tolist() == [2]
+    assert _codec(AGE).decode([body]).columns["age"].tolist() == [2]
 
 
 @pytest.mark.parametrize("name", ["class", "größe 1", "a.b", "😀", "f0", "self", "0", " ", "%s"])

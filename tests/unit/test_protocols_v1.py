@@ -36,14 +36,14 @@ def answers(
 ) -> list[Encoded]:
     """Decode, answer each row with its place in the batch (or `outputs`), encode."""
     codec = _codec(signature)
-    decoded = codec.decode(bodies, [None] * len(bodies))
+    decoded = codec.decode(bodies)
     given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
     return list(codec.encode(decoded, given, failures or {}))
 
 
 def columns(signature: Signature, *requests: bytes) -> dict[str, Any]:
     """What the model gets."""
-    decoded = _codec(signature).decode(requests, [None] * len(requests))
+    decoded = _codec(signature).decode(requests)
     assert [part.failure for part in decoded.parts] == [None] * len(requests)
     return {name: values.tolist() for name, values in decoded.columns.items()}
 
@@ -100,7 +100,7 @@ def test_the_only_field_may_come_bare(field: Field, body: bytes, expected: list[
 
 def test_times_come_bare_too() -> None:
     decoded = _codec(_one(Column("x", "datetime"))).decode(
-        [b'{"instances":["2024-01-31",["2024-01-31T00:00Z"],{"x":"2024-01-31 01:00+01:00"}]}'], [None]
+        [b'{"instances":["2024-01-31",["2024-01-31T00:00Z"],{"x":"2024-01-31 01:00+01:00"}]}']
     )
     assert decoded.columns["x"].astype(str).tolist() == ["2024-01-31T00:00:00.000000"] * 3
 

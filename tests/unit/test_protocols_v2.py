@@ -42,14 +42,14 @@ def answers(
 ) -> list[Encoded]:
     """Decode, answer each row with its place in the batch (or `outputs`), encode."""
     codec = _codec(signature)
-    decoded = codec.decode(bodies, [None] * len(bodies))
+    decoded = codec.decode(bodies)
     given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
     return list(codec.encode(decoded, given, failures or {}))
 
 
 def columns(signature: Signature, *requests: bytes) -> dict[str, Any]:
     """What the model gets."""
-    decoded = _codec(signature).decode(requests, [None] * len(requests))
+    decoded = _codec(signature).decode(requests)
     assert [part.failure for part in decoded.parts] == [None] * len(requests)
     return {name: values.tolist() for name, values in decoded.columns.items()}
 
@@ -163,7 +163,7 @@ def test_a_tensor_that_fits_its_field_reaches_the_model(field: Field, given: dic
 
 def test_times_come_as_text() -> None:
     decoded = _codec(_one(Column("x", "datetime"))).decode(
-        [body(tensor("x", "BYTES", [2], ["2024-01-31", "2024-01-31T12:00:00+01:00"]))], [None]
+        [body(tensor("x", "BYTES", [2], ["2024-01-31", "2024-01-31T12:00:00+01:00"]))]
     )
     assert decoded.columns["x"].astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T11:00:00.000000"]
 

@@ -17,6 +17,6 @@ def test_it_never_holds_more_than_its_bound_and_drops_the_oldest() -> None:
     held = Quarantine(b"key", most=3)
     for number in range(10):
         held.add(b"%d" % number, number)
-    assert len(held) == 3
+    assert len(held.bodies) == 3
     assert not held.holds(b"0", 10)
     assert held.holds(b"9", 10)

@@ -20,7 +20,7 @@ def encode(rows: Any) -> bytes:
 
 def problems_of(body: bytes, codec: Codec) -> list[str]:
     """Everything the signature forbids in a body, as the server would say it."""
-    part = codec.decode([body], [None]).parts[0]
+    part = codec.decode([body]).parts[0]
     if part.failure is not None:
         return [part.failure.message, *part.failure.details]
     problems: list[str] = []

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from salver.frames import Ask, Reply
+from salver.frames import Form
 
 
 class Limits(Struct, frozen=True):
@@ -38,29 +38,34 @@ class Limits(Struct, frozen=True):
 
 
 class Call(Struct, eq=False, gc=False):
-    """One request on its way: what to ask, and whom to tell.
+    """One request on its way: what to ask, and for whom.
 
-    The owner's `answered(call, reply, now)` or `failed(call, code)` is called exactly once, unless it cancels.
-    `started` is when it was admitted (monotonic nanoseconds). `deaths` is -1 while it has lost no worker; from 0 on it
-    is retried alone.
+    `deadline` and `started` (when it was admitted) are monotonic nanoseconds; a deadline of 0 is none. `owner` is
+    whatever the taker of the answers needs. `deaths` is -1 while it has lost no worker; from 0 on it is retried alone.
     """
 
-    ask: Ask
-    owner: Any
-    size: int
+    id: int
+    form: Form
+    deadline: int
+    body: bytes
+    owner: Any = None
     started: int = 0
     deaths: int = -1
     ended: bool = False
 
 
 class Frame:
-    """One batch in flight: the requests that are still unanswered, and whether it is a lonely one that has started."""
+    """One batch in flight: the requests that are still unanswered.
 
-    __slots__ = ("alone", "calls", "started")
+    `left` says that nobody waits for some of them any more, `started` that the worker has begun with a lonely one.
+    """
+
+    __slots__ = ("alone", "calls", "left", "started")
 
     def __init__(self, calls: Iterable[Call], *, alone: bool) -> None:
-        self.calls = {call.ask.id: call for call in calls}
+        self.calls = {call.id: call for call in calls}
         self.alone = alone
+        self.left = False
         self.started = False
 
 
@@ -126,11 +131,11 @@ class Batcher:
 
     def offer(self, call: Call) -> bool:
         """Take a request in; False refuses it because too much waits."""
-        limits = self._limits
-        if len(self._waiting) >= limits.queue_requests or self._bytes + call.size > limits.queue_bytes:
+        limits, size = self._limits, self._bytes + len(call.body)
+        if len(self._waiting) >= limits.queue_requests or size > limits.queue_bytes:
             return False
         self._waiting.append(call)
-        self._bytes += call.size
+        self._bytes = size
         return True
 
     def join(self, name: str) -> Slot:
@@ -158,23 +163,24 @@ class Batcher:
             if number in frame.calls:
                 frame.started = True
 
-    def answered(self, slot: Slot, replies: Sequence[Reply]) -> list[tuple[Call, Reply]]:
-        """Answers arrived; returns those that somebody waits for."""
-        wanted = []
-        for reply in replies:
-            number = reply.id
+    def answered(self, slot: Slot, numbers: Sequence[int]) -> list[Call | None]:
+        """Answers to these requests arrived; returns for each whom to give it to, None where nobody waits for it."""
+        if slot.frames and not slot.frames[0].left and list(slot.frames[0].calls) == numbers:
+            return list(slot.frames.pop(0).calls.values())
+        wanted: list[Call | None] = []
+        for number in numbers:
             for frame in slot.frames:
                 call = frame.calls.pop(number, None)
                 if call is not None:
                     break
             else:
                 self.dropped += 1
+                wanted.append(None)
                 continue
             if not frame.calls:
                 slot.frames.remove(frame)
-            if not call.ended:
-                call.ended = True
-                wanted.append((call, reply))
+            wanted.append(None if call.ended else call)
+            call.ended = True
         return wanted
 
     def leave(self, slot: Slot) -> list[Failure]:
@@ -198,20 +204,22 @@ class Batcher:
     def cancel(self, call: Call) -> Slot | None:
         """Nobody waits for this request any more; returns the worker that has it, to be told."""
         call.ended = True
-        number = call.ask.id
+        number = call.id
         for slot in self._slots:
-            if any(number in frame.calls for frame in slot.frames):
-                return slot
+            for frame in slot.frames:
+                if number in frame.calls:
+                    frame.left = True
+                    return slot
         if call in self._waiting:
             self._waiting.remove(call)
-            self._bytes -= call.size
+            self._bytes -= len(call.body)
         elif call in self._alone:
             self._alone.remove(call)
         return None
 
     def expire(self, now: int) -> list[Call]:
         """The requests whose deadline has passed; they have ended."""
-        late = [call for call in self._open() if call.ask.deadline <= now]
+        late = [call for call in self._open() if 0 < call.deadline <= now]
         for call in late:
             self.cancel(call)
         return late
@@ -227,14 +235,14 @@ class Batcher:
         """Raise AssertionError where an invariant is broken (for simulation and tests)."""
         places = [*self._waiting, *self._alone]
         assert not any(call.ended for call in places), "only open requests wait"
-        assert self._bytes == sum(call.size for call in self._waiting), "waiting bytes are counted"
+        assert self._bytes == sum(len(call.body) for call in self._waiting), "waiting bytes are counted"
         for slot in self._slots:
             assert len(slot.frames) <= self._limits.frames, "frames in flight are capped"
             assert all(frame.calls for frame in slot.frames), "a frame in flight has open requests"
             if any(frame.alone for frame in slot.frames):
                 assert len(slot.frames) == len(slot.frames[0].calls) == 1, "lonely means lonely"
             places += [call for frame in slot.frames for call in frame.calls.values()]
-        assert len({call.ask.id for call in places}) == len(places), "no request is in two places"
+        assert len({call.id for call in places}) == len(places), "no request is in two places"
         assert sum(1 for slot in self._slots if slot.frames) <= self._limits.busy, "no more workers busy than allowed"
         if self._waiting or self._alone:
             assert self._free() is None or (not self._waiting and self._idle() is None), "no lost wake-up"
@@ -256,10 +264,10 @@ class Batcher:
             return waiting
         count, size = 0, 0
         for call in waiting[: limits.batch_requests]:
-            if count and size + call.size > limits.batch_bytes:
+            if count and size + len(call.body) > limits.batch_bytes:
                 break
             count += 1
-            size += call.size
+            size += len(call.body)
         taken = waiting[:count]
         del waiting[:count]
         self._bytes -= size

@@ -6,42 +6,60 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from salver.dispatch.batching import Batcher, Call, Failure, Limits
 from salver.dispatch.quarantine import Quarantine
 from salver.dispatch.upstream import Upstream
-from salver.frames import Answers, Hello, Message, Reply, Started
+from salver.frames import Answers, Hello, Message, Started
 
 SWEEP = 0.05
-OnAnswers = Callable[[Answers, list[tuple[Call, Reply]], int], None]
+TURNS = 4
+
+
+class Taker(Protocol):
+    """Who takes the answers of one release's requests. Every request ends in one call of one of these."""
+
+    def answered(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
+        """One model call's answers arrived, and whom each belongs to: for `answers.bodies` and `answers.replies`.
+
+        None stands where nobody waits any more. `now` is in monotonic nanoseconds.
+        """
+        ...
+
+    def failed(self, call: Call, code: str) -> None:
+        """No worker answered, for this reason (a code of `errors.CODES`)."""
+        ...
 
 
 class Dispatcher:
-    """Sends one release's requests to its workers and the answers back to their owners.
+    """Sends one release's requests to its workers, and hands the answers to the taker.
 
     `submit` never blocks and makes no task: requests that arrive while the loop reads are sent together when it has
-    read all. Only workers of the release with `release_id` are used, where it is given. `on_answers` hears of every
-    model call, for metrics; `on_change` of every worker that comes or goes.
+    read all. Only workers of the release with `release_id` are used, where it is given. `on_change` hears of every
+    worker that comes or goes.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         limits: Limits,
+        taker: Taker,
         *,
         retry: bool,
         release_id: str = "",
-        on_answers: OnAnswers | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.batcher = Batcher(limits, retry=retry)
         self._loop = loop
         self._release_id = release_id
-        self._on_answers = on_answers
+        self._taker = taker
         self._on_change = on_change
         self._upstreams: dict[str, Upstream] = {}
         self._by_slot: dict[str, Upstream] = {}
-        self._flushing = False
+        self._gathering = False
+        self._turns = 0
+        self._most = limits.batch_requests
         self._sweeping: asyncio.TimerHandle | None = None
         self._quarantine = Quarantine(os.urandom(32))
 
@@ -65,23 +83,22 @@ class Dispatcher:
                 upstream.open()
 
     def submit(self, call: Call) -> str:
-        """Take a request; returns '' or the code that refuses it (its owner then hears nothing more)."""
-        if len(self._quarantine) and self._quarantine.holds(call.ask.body, time.monotonic_ns()):
+        """Take a request; returns '' or the code that refuses it (the taker then hears nothing more of it)."""
+        if self._quarantine.bodies and self._quarantine.holds(call.body, time.monotonic_ns()):
             return "poison-request"
         if not self.batcher.offer(call):
             return "overloaded"
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        if not self._gathering:
+            self._gather()
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(SWEEP, self._sweep)
         return ""
 
     def cancel(self, call: Call) -> None:
-        """The owner has left: drop the request wherever it is."""
+        """Nobody waits any more: drop the request wherever it is."""
         slot = self.batcher.cancel(call)
         if slot is not None:
-            self._by_slot[slot.name].cancel([call.ask.id])
+            self._by_slot[slot.name].cancel([call.id])
 
     async def drained(self) -> None:
         """Return when no request is open."""
@@ -91,7 +108,7 @@ class Dispatcher:
     def close(self) -> None:
         """Fail what is open and let go of every worker."""
         for call in self.batcher.close():
-            call.owner.failed(call, "draining")
+            self._taker.failed(call, "draining")
         self.set_workers({})
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -108,7 +125,7 @@ class Dispatcher:
         self._flush()
 
     def received(self, upstream: Upstream, messages: list[Message]) -> None:
-        """Hand the answers to their owners, then send what gathered meanwhile."""
+        """Hand on the answers, then send what gathered meanwhile."""
         slot = upstream.slot
         if slot is None:
             return
@@ -116,20 +133,15 @@ class Dispatcher:
         for message in messages:
             if isinstance(message, Answers):
                 if message.generation != upstream.generation:
-                    batcher.dropped += len(message.replies)
+                    batcher.dropped += len(message.ids) + len(message.replies)
                     continue
-                now = time.monotonic_ns()
-                answered = batcher.answered(slot, message.replies)
-                for call, reply in answered:
-                    call.owner.answered(call, reply, now)
-                if self._on_answers is not None:
-                    self._on_answers(message, answered, now)
+                columns = batcher.answered(slot, message.ids)
+                replies = batcher.answered(slot, [reply.id for reply in message.replies]) if message.replies else []
+                self._taker.answered(message, columns, replies, time.monotonic_ns())
             elif isinstance(message, Started):
                 batcher.started(slot, message.id)
-        if batcher.waiting and not self._flushing:
-            self._flushing = True
-            # Callers answer at once, so one more turn of the loop lets their next requests share this frame.
-            self._loop.call_soon(self._flush_next_turn)
+        if not self._gathering:
+            self._gather()
 
     def lost(self, upstream: Upstream) -> None:
         """A worker is gone: retry its requests alone, fail those that may not be retried."""
@@ -142,25 +154,36 @@ class Dispatcher:
         self._changed()
         self._flush()
 
-    def _flush_next_turn(self) -> None:
-        self._loop.call_soon(self._flush)
+    def _gather(self) -> None:
+        """Let requests that arrive together share a frame: send when a turn of the loop has brought no more."""
+        self._gathering = True
+        self._turns = 0
+        self._loop.call_soon(self._turn, self.batcher.waiting)
+
+    def _turn(self, before: int) -> None:
+        waiting = self.batcher.waiting
+        self._turns += 1
+        if self._turns < TURNS and before < waiting < self._most:
+            self._loop.call_soon(self._turn, waiting)
+            return
+        self._gathering = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         while (send := self.batcher.next()) is not None:
             self._by_slot[send.slot.name].send(send.calls, alone=send.alone)
 
     def _sweep(self) -> None:
         self._sweeping = None
         for call in self.batcher.expire(time.monotonic_ns()):
-            call.owner.failed(call, "deadline-exceeded")
+            self._taker.failed(call, "deadline-exceeded")
         if self.open_requests:
             self._sweeping = self._loop.call_later(SWEEP, self._sweep)
 
     def _fail(self, failure: Failure) -> None:
         if failure.code == "poison-request":
-            self._quarantine.add(failure.call.ask.body, time.monotonic_ns())
-        failure.call.owner.failed(failure.call, failure.code)
+            self._quarantine.add(failure.call.body, time.monotonic_ns())
+        self._taker.failed(failure.call, failure.code)
 
     def _changed(self) -> None:
         if self._on_change is not None:

@@ -17,7 +17,7 @@ from salver.dispatch.batching import Call, Limits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
-from salver.frames import Ask, Reply
+from salver.frames import Answers, Form, Reply
 
 STOP_TIMEOUT = 5.0
 
@@ -46,7 +46,7 @@ class LocalRelease:
             started = [self._start(Path(runtime) / f"{index}.sock") for index in range(self._workers)]
             await asyncio.gather(*(asyncio.to_thread(self._await_ready, status) for _, status in started))
             limits = Limits(busy=self._workers, queue_requests=1 << 20, queue_bytes=1 << 40)
-            self._dispatcher = Dispatcher(loop, limits, retry=True)
+            self._dispatcher = Dispatcher(loop, limits, self, retry=True)
             self._dispatcher.set_workers({str(index): str(path) for index, (path, _) in enumerate(started)})
         except BaseException:
             await self.__aexit__()
@@ -71,12 +71,24 @@ class LocalRelease:
         self._numbers += 1
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         deadline = time.monotonic_ns() + int(timeout * 1e9)
-        ask = Ask(self._numbers, protocol, deadline, body, options)
-        call = Call(ask, _Waiter(future, self._name), len(body))
+        call = Call(self._numbers, Form(protocol, options), deadline, body, future)
         refusal = self._dispatcher.submit(call)
         if refusal:
             raise error(refusal, f"{self._name} refused the request")
         return await future
+
+    def answered(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
+        """Give each answer to the future that waits for it."""
+        del now
+        bodies = [Reply(number, 200, body) for number, body in zip(answers.ids, answers.bodies, strict=True)]
+        for call, reply in zip((*columns, *replies), (*bodies, *answers.replies), strict=True):
+            if call is not None and not call.owner.done():
+                call.owner.set_result(reply)
+
+    def failed(self, call: Call, code: str) -> None:
+        """No worker could answer."""
+        if not call.owner.done():
+            call.owner.set_exception(error(code, f"{self._name} could not answer the request"))
 
     def _start(self, path: Path) -> tuple[Path, int]:
         listener = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -126,23 +138,3 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-class _Waiter:
-    """Owns one call: turns its end into the end of a future."""
-
-    def __init__(self, future: asyncio.Future[Reply], name: str) -> None:
-        self._future = future
-        self._name = name
-
-    def answered(self, call: Call, reply: Reply, now: int) -> None:
-        """The worker answered."""
-        del call, now
-        if not self._future.done():
-            self._future.set_result(reply)
-
-    def failed(self, call: Call, code: str) -> None:
-        """No worker could answer."""
-        del call
-        if not self._future.done():
-            self._future.set_exception(error(code, f"{self._name} could not answer the request"))

@@ -12,25 +12,22 @@ class Quarantine:
         self._key = key[:64]
         self._hold = hold_ns
         self._most = most
-        self._until: dict[bytes, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._until)
+        self.bodies: dict[bytes, int] = {}
 
     def add(self, body: bytes, now: int) -> None:
         """Refuse this body from now on, for the hold time."""
-        while len(self._until) >= self._most:
-            del self._until[next(iter(self._until))]
-        self._until[self._digest(body)] = now + self._hold
+        while len(self.bodies) >= self._most:
+            del self.bodies[next(iter(self.bodies))]
+        self.bodies[self._digest(body)] = now + self._hold
 
     def holds(self, body: bytes, now: int) -> bool:
         """Whether this body is refused now."""
         digest = self._digest(body)
-        until = self._until.get(digest)
+        until = self.bodies.get(digest)
         if until is None:
             return False
         if until <= now:
-            del self._until[digest]
+            del self.bodies[digest]
             return False
         return True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol, cast
 
 from salver.dispatch.batching import Call, Slot
@@ -59,9 +61,28 @@ class Upstream(asyncio.Protocol):
             self._transport.close()
 
     def send(self, calls: list[Call], *, alone: bool) -> None:
-        """Send requests as one frame."""
-        batch = Batch(self.generation, [call.ask for call in calls], alone)
-        cast("asyncio.Transport", self._transport).write(pack(batch))
+        """Send requests: one frame for each form among them, in one write."""
+        form = calls[0].form
+        for call in calls:
+            if call.form is not form:
+                groups = [list(group) for _, group in groupby(calls, key=attrgetter("form"))]
+                break
+        else:
+            groups = [calls]
+        data = b"".join([self._frame(group, alone=alone) for group in groups])
+        cast("asyncio.Transport", self._transport).write(data)
+
+    def _frame(self, calls: list[Call], *, alone: bool) -> bytes:
+        return pack(
+            Batch(
+                self.generation,
+                calls[0].form,
+                [call.id for call in calls],
+                [call.deadline for call in calls],
+                [call.body for call in calls],
+                alone,
+            )
+        )
 
     def cancel(self, numbers: list[int]) -> None:
         """Tell the worker that nobody waits for these any more."""

@@ -18,7 +18,7 @@ import httptools
 
 from salver.dispatch.batching import Call
 from salver.errors import SalverError, error
-from salver.frames import Ask, Reply
+from salver.frames import Reply
 from salver.gateway.answers import error_body, page
 from salver.gateway.front import HEAD_END, Front
 from salver.gateway.paths import PREDICT, Target
@@ -58,7 +58,6 @@ class Connection(asyncio.Protocol):
         "_request",
         "_seen",
         "_since",
-        "_target",
         "_transport",
         "_writing",
     )
@@ -71,7 +70,6 @@ class Connection(asyncio.Protocol):
         self._backlog: deque[Request] = deque()
         self._call: Call | None = None
         self._entry: Entry | None = None
-        self._target: Target | None = None
         self._phase = IDLE
         self._since = time.monotonic_ns()
         self._seen = 0
@@ -124,12 +122,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a request line or head that never ends is cut off."""
         if self._phase == IDLE:
-            end = data.find(HEAD_END)
-            known = self._front.heads.get(data[:end]) if end > 0 else None
-            if known is not None and len(data) - end - 4 == known.length and not self._close:
+            head, _, body = data.partition(HEAD_END)
+            known = self._front.heads.get(head)
+            if known is not None and len(body) == known.length and not self._close:
                 self._phase = OPEN
                 self._request = known
-                self._predict(known, data[end + 4 :])
+                self._predict(known, body)
                 return
             self._phase = HEADERS
             self._since = time.monotonic_ns()
@@ -219,56 +217,57 @@ class Connection(asyncio.Protocol):
             front.count("salver_malformed_requests")
             self._write_error(found, "v2" if url[:3] == b"/v2" else "v1" if url[:3] == b"/v1" else "native")
             return
-        self._target = found
         if found.kind != PREDICT:
             self._finish(front.pages(found, front))
             return
         refusal = request.refusal()
         if refusal is not None:
-            self._write_error(refusal, found.protocol)
+            self._write_error(refusal, found.form.protocol)
             return
         request.target = found
         self._predict(request, bytes(request.body))
 
     def _predict(self, request: Request, body: bytes) -> None:
         front = self._front
-        target = self._target = cast("Target", request.target)
+        target = cast("Target", request.target)
         entry = front.serving.live.get(target.model) if target.number is None else None
         if entry is None:
             found = front.serving.find(target.model, target.number)
             if not isinstance(found, Entry):
-                self._write_error(found, target.protocol)
+                self._write_error(found, target.form.protocol)
                 return
             entry = found
         self._entry = entry
         now = time.monotonic_ns()
         deadline = now + (request.timeout_ns or front.timeout_ns)
         front.requests += 1
-        call = Call(Ask(front.requests, target.protocol, deadline, body, target.options), self, len(body), now)
+        call = Call(front.requests, target.form, deadline, body, self, now)
         refusal = entry.dispatcher.submit(call)
         if refusal:
             self._refused(call, refusal)
             return
         self._call = call
 
-    def answered(self, call: Call, reply: Reply, now: int) -> None:
-        """The worker's answer: write it."""
+    def predicted(self, call: Call, head: bytes, body: bytes, now: int) -> None:
+        """The worker's answer, one row in JSON: write it."""
         self._call = None
-        front, entry, body = self._front, cast("Entry", self._entry), reply.body
-        if reply.code == "deadline-exceeded":
-            self._refused(call, reply.code)
+        if self._close or self._front.closing or self._request.request_id:
+            self._write(call, head, body)
             return
-        if reply.status != 200 or reply.row_errors or self._close or front.closing or self._request.request_id:
-            head = entry.heads.other(reply.status, reply.content_type, now)
-            self._write(call, head, body, reply.row_errors)
-            return
-        self._transport.write(
-            b"%b%08x\r\ncontent-length: %d\r\n\r\n%b" % (entry.heads.ok(now), call.ask.id & 0xFFFFFFFF, len(body), body)
-        )
+        self._transport.write(b"%b%08x\r\ncontent-length: %d\r\n\r\n%b" % (head, call.id & 0xFFFFFFFF, len(body), body))
         self._phase = IDLE
         self._since = now
         if self._backlog or self._paused:
             self._next()
+
+    def replied(self, call: Call, reply: Reply, now: int) -> None:
+        """The worker's answer, of any other kind: write it."""
+        self._call = None
+        if reply.code == "deadline-exceeded":
+            self._refused(call, reply.code)
+            return
+        head = cast("Entry", self._entry).heads.other(reply.status, reply.content_type, now)
+        self._write(call, head, reply.body, reply.row_errors)
 
     def failed(self, call: Call, code: str) -> None:
         """No worker answered: say why."""
@@ -276,11 +275,11 @@ class Connection(asyncio.Protocol):
         self._refused(call, code)
 
     def _refused(self, call: Call, code: str) -> None:
-        entry, target = cast("Entry", self._entry), cast("Target", self._target)
+        entry = cast("Entry", self._entry)
         message, hint = MESSAGES[code]
         problem = error(code, f"{entry.loaded.release}: {message}", hint=hint)
         entry.tally.refused(code)
-        body, kind = error_body(problem, target.protocol)
+        body, kind = error_body(problem, call.form.protocol)
         self._write(call, entry.heads.other(problem.meaning.http, kind, time.monotonic_ns()), body)
 
     def _write(self, call: Call, head: bytes, body: bytes, row_errors: int = 0) -> None:
@@ -288,7 +287,7 @@ class Connection(asyncio.Protocol):
         request_id = self._request.request_id
         self._close = self._close or self._front.closing
         parts = [
-            b"%b%08x\r\ncontent-length: %d\r\n" % (head, call.ask.id & 0xFFFFFFFF, len(body)),
+            b"%b%08x\r\ncontent-length: %d\r\n" % (head, call.id & 0xFFFFFFFF, len(body)),
             b"x-salver-row-errors: %d\r\n" % row_errors if row_errors else b"",
             b"x-request-id: " + request_id + b"\r\n" if request_id else b"",
             b"connection: close\r\n\r\n" if self._close else b"\r\n",

@@ -177,7 +177,7 @@ def _json(status: int, value: Any) -> tuple[int, bytes, str]:
 
 
 def _problem(problem: SalverError, target: Target) -> tuple[int, bytes, str]:
-    return problem.meaning.http, *error_body(problem, target.protocol)
+    return problem.meaning.http, *error_body(problem, target.form.protocol)
 
 
 def _asset_folder() -> Path | None:

@@ -7,22 +7,23 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from salver.errors import SalverError, error
+from salver.frames import Form
 
 PREDICT = "predict"
+NATIVE = Form("native")
 
 
 class Target(NamedTuple):
     """What a request asks for.
 
-    `kind` is `predict` or the name of a page. `protocol` shapes answer and errors. `number` pins a release, None means
-    the live one. `options` travel with the request to the worker.
+    `kind` is `predict` or the name of a page. `form` says how the body is read, and its protocol shapes answer and
+    errors. `number` pins a release, None means the live one.
     """
 
     kind: str
-    protocol: str = "native"
+    form: Form = NATIVE
     model: str = ""
     number: int | None = None
-    options: dict[str, str] | None = None
     head: bool = False
 
 
@@ -90,10 +91,9 @@ def resolve(method: str, url: str, paths: Paths) -> Target | SalverError:
         options = dict(parse_qsl(query)) or None if candidate.kind == PREDICT else None
         return Target(
             candidate.kind,
-            candidate.protocol,
+            Form(candidate.protocol, options),
             found.get("model") or "",
             int(number) if number is not None else None,
-            options,
             method == "HEAD",
         )
     if allowed:

@@ -12,7 +12,7 @@ from salver.dispatch.batching import Call
 from salver.dispatch.batching import Limits as BatchLimits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.errors import SalverError, error
-from salver.frames import Answers, Reply
+from salver.frames import Answers
 from salver.gateway.answers import Clock, Heads
 from salver.gateway.limits import Limits
 from salver.gateway.table import Loaded, Table
@@ -26,16 +26,41 @@ class Entry:
 
     __slots__ = ("dispatcher", "heads", "loaded", "tally")
 
-    def __init__(self, loaded: Loaded, dispatcher: Dispatcher, tally: Tally, clock: Clock) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        loaded: Loaded,
+        limits: BatchLimits,
+        tally: Tally,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
         self.loaded = loaded
-        self.dispatcher = dispatcher
         self.heads = Heads(loaded.release, clock)
         self.tally = tally
+        retry = loaded.side_effects != "unsafe"
+        self.dispatcher = Dispatcher(loop, limits, self, retry=retry, release_id=loaded.id, on_change=on_change)
 
     def connect(self, loaded: Loaded) -> None:
         """Follow a new list of workers."""
         self.loaded = loaded
         self.dispatcher.set_workers({worker.name: worker.address for worker in loaded.workers})
+
+    def answered(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
+        """Write every answer to the connection that waits for it, and count them."""
+        if columns:
+            head = self.heads.ok(now)
+            for call, body in zip(columns, answers.bodies, strict=True):
+                if call is not None:
+                    call.owner.predicted(call, head, body, now)
+        for call, reply in zip(replies, answers.replies, strict=True):
+            if call is not None:
+                call.owner.replied(call, reply, now)
+        self.tally.batch(answers, columns, replies, now)
+
+    def failed(self, call: Call, code: str) -> None:
+        """Tell the connection that no worker answered."""
+        call.owner.failed(call, code)
 
 
 class Tally:
@@ -59,38 +84,42 @@ class Tally:
         """One request got no prediction."""
         self._cells[self._refused.get(code) or self._refused["other"]] += 1.0
 
-    def batch(self, answers: Answers, answered: list[tuple[Call, Reply]], now: int) -> None:
+    def batch(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
         """One model call, and the requests it answered."""
         cells = self._cells
         self._batch(answers)
-        if not answered:
-            return
-        fine = size = rows = row_errors = elapsed = 0
-        for call, reply in answered:
-            elapsed += now - call.started
-            size += call.size
+        taken = [call for call in columns if call is not None]
+        fine = rows = len(taken)
+        row_errors = 0
+        for call, reply in zip(replies, answers.replies, strict=True):
+            if call is None:
+                continue
+            taken.append(call)
             rows += reply.rows
             if reply.status == 200:
                 fine += 1
                 row_errors += reply.row_errors
             elif reply.code != "deadline-exceeded":
                 cells[self._requests.get(str(reply.status)) or self._requests["other"]] += 1.0
-        self._times(answered, now)
-        cells[self._seconds + len(NANOSECONDS) + 1] += elapsed * 1e-9
+        if not taken:
+            return
+        started = [call.started for call in taken]
+        self._times(started, now)
+        cells[self._seconds + len(NANOSECONDS) + 1] += (now * len(started) - sum(started)) * 1e-9
         cells[self._requests["200"]] += fine
-        cells[self._bytes] += size
+        cells[self._bytes] += sum([len(call.body) for call in taken])
         cells[self._rows] += rows
         cells[self._row_errors] += row_errors
 
-    def _times(self, answered: list[tuple[Call, Reply]], now: int) -> None:
+    def _times(self, started: list[int], now: int) -> None:
         """Count each request in its bucket of the histogram: mostly one bucket holds the whole batch."""
         cells, first = self._cells, self._seconds
-        slowest = bisect_left(NANOSECONDS, now - answered[0][0].started)
-        if slowest == bisect_left(NANOSECONDS, now - answered[-1][0].started):
-            cells[first + slowest] += len(answered)
+        slowest = bisect_left(NANOSECONDS, now - min(started))
+        if slowest == bisect_left(NANOSECONDS, now - max(started)):
+            cells[first + slowest] += len(started)
             return
-        for call, _ in answered:
-            cells[first + bisect_left(NANOSECONDS, now - call.started)] += 1.0
+        for moment in started:
+            cells[first + bisect_left(NANOSECONDS, now - moment)] += 1.0
 
     def _batch(self, answers: Answers) -> None:
         if not answers.rows:
@@ -193,18 +222,11 @@ class Serving:
         )
 
         def changed() -> None:
-            tally.set("salver_workers_connected", float(dispatcher.ready))
+            tally.set("salver_workers_connected", float(entry.dispatcher.ready))
             self._swap()
 
-        dispatcher = Dispatcher(
-            self._loop,
-            limits,
-            retry=loaded.side_effects != "unsafe",
-            release_id=loaded.id,
-            on_answers=tally.batch,
-            on_change=changed,
-        )
-        return Entry(loaded, dispatcher, tally, self._clock)
+        entry = Entry(self._loop, loaded, limits, tally, self._clock, changed)
+        return entry
 
     def _swap(self) -> None:
         """Point every model at its new live release once each of those has a proven worker."""

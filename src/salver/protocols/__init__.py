@@ -5,7 +5,7 @@ A codec works on a whole batch of requests at once, so that decoding and encodin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -46,11 +46,16 @@ class Part(Struct):
 
 
 class Decoded(Struct, frozen=True):
-    """A batch, decoded: the columns of all valid rows of all requests, how many they are, and one part per request."""
+    """A batch, decoded: the columns of all valid rows of all requests, how many they are, and one part per request.
+
+    Where every request is one valid row, `rows` may be set: it writes the outputs as the body of each row's answer,
+    with status 200 in JSON. That saves an `Encoded` per request.
+    """
 
     columns: Columns
     count: int
     parts: list[Part]
+    rows: Callable[[Columns], list[bytes]] | None = None
 
 
 class Encoded(Struct, frozen=True, gc=False):
@@ -66,7 +71,7 @@ class Encoded(Struct, frozen=True, gc=False):
 class Codec(Protocol):
     """Decodes and encodes one wire format for one release."""
 
-    def decode(self, bodies: Sequence[bytes], options: Sequence[Options | None]) -> Decoded:
+    def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         ...
 

@@ -64,7 +64,7 @@ class V1Codec:
         self._columns = tables.builder(signature.inputs, tuple)
         self._answers = _Answers(signature.outputs)
 
-    def decode(self, bodies: Sequence[bytes], options: Sequence[Options | None]) -> Decoded:
+    def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         del options
         rows: list[Row] = []

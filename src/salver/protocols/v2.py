@@ -63,7 +63,7 @@ class V2Codec:
         self._head = ENCODER.encode(named)[:-1]
         self._everything = _Asked(self._head + b',"outputs":[', range(len(self._outputs)))
 
-    def decode(self, bodies: Sequence[bytes], options: Sequence[Options | None]) -> Decoded:
+    def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         del options
         rows: list[Sequence[Any]] = []

@@ -24,7 +24,7 @@ class Native:
 
     def decode(self, rows: Sequence[Mapping[str, Any]]) -> Decoded:
         """The columns that a model gets for these rows; raises `bad-examples` naming each row that isn't valid."""
-        decoded = self._codec.decode([body(rows)], [None])
+        decoded = self._codec.decode([body(rows)])
         part = decoded.parts[0]
         problems = [part.failure.message] if part.failure else []
         problems += [f"row {row}: {problem.message}" for row, problem in part.errors.items()]

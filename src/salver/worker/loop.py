@@ -14,7 +14,6 @@ from typing import cast
 from salver.errors import SalverError
 from salver.frames import (
     Answers,
-    Ask,
     Batch,
     Cancel,
     Golden,
@@ -134,41 +133,50 @@ class Loop:
     def _serve(self, peer: Peer) -> None:
         """Answer all that waits of one peer: alone batches by themselves, everything else as one."""
         messages, peer.waiting = peer.waiting, []
-        asks: list[Ask] = []
-        generation = 0
+        batches: list[Batch] = []
         for message in messages:
             if isinstance(message, Batch):
                 if message.alone:
-                    for ask in message.asks:
-                        self._alone(peer, message.generation, ask)
+                    self._alone(peer, message)
                 else:
-                    generation = message.generation
-                    asks += message.asks
+                    batches.append(message)
             elif isinstance(message, Golden):
                 problems = self._predictor.prove()
                 self._send(peer, pack(GoldenResult(message.generation, not problems, problems)))
-        if asks:
-            self._answer(peer, generation, asks)
+        if batches:
+            self._answer(peer, batches)
         peer.cancelled.clear()
 
-    def _alone(self, peer: Peer, generation: int, ask: Ask) -> None:
+    def _alone(self, peer: Peer, batch: Batch) -> None:
         """Answer a request that may have killed a worker: say so before, to the peer and to the supervisor."""
-        self._send(peer, pack(Started(generation, ask.id)))
+        self._send(peer, pack(Started(batch.generation, batch.ids[0])))
         self._on_alone(True)
-        self._answer(peer, generation, [ask])
+        self._answer(peer, [batch])
         self._on_alone(False)
 
-    def _answer(self, peer: Peer, generation: int, asks: list[Ask]) -> None:
+    def _answer(self, peer: Peer, batches: list[Batch]) -> None:
         now = time.monotonic_ns()
-        if peer.cancelled:
-            asks = [ask for ask in asks if ask.id not in peer.cancelled]
-        late = [ask for ask in asks if ask.deadline and ask.deadline <= now]
-        if late:
-            asks = [ask for ask in asks if not ask.deadline or ask.deadline > now]
-            replies = [Reply(ask.id, 504, b"", 0, 0, "deadline-exceeded") for ask in late]
-            self._send(peer, pack(Answers(generation, 0, 0, 0, 0, 0, replies)))
-        if asks:
-            self._send(peer, pack(self._predictor.answer(generation, asks)))
+        if peer.cancelled or any(min(batch.deadlines) <= now for batch in batches):
+            batches = self._wanted(peer, batches, now)
+        if batches:
+            self._send(peer, pack(self._predictor.answer(batches)))
+
+    def _wanted(self, peer: Peer, batches: list[Batch], now: int) -> list[Batch]:
+        """What somebody still waits for; what is late is answered so."""
+        wanted = []
+        for batch in batches:
+            open_ = [at for at, number in enumerate(batch.ids) if number not in peer.cancelled]
+            late = [at for at in open_ if 0 < batch.deadlines[at] <= now]
+            if late:
+                replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in late]
+                self._send(peer, pack(Answers(batch.generation, 0, 0, 0, 0, 0, replies)))
+                open_ = [at for at in open_ if not 0 < batch.deadlines[at] <= now]
+            if open_:
+                batch.ids = [batch.ids[at] for at in open_]
+                batch.deadlines = [batch.deadlines[at] for at in open_]
+                batch.bodies = [batch.bodies[at] for at in open_]
+                wanted.append(batch)
+        return wanted
 
     def _send(self, peer: Peer, data: bytes) -> None:
         if not peer.out:

@@ -15,7 +15,7 @@ import numpy as np
 
 from salver import golden, plugins, tables
 from salver.errors import SalverError, error
-from salver.frames import Answers, Ask, Reply
+from salver.frames import Answers, Batch, Form, Reply
 from salver.frameworks import Columns, Predict
 from salver.protocols import Codec, Decoded, Subject
 from salver.release import CODE_DIR, GOLDEN, MANIFEST, Manifest, parse_manifest
@@ -65,33 +65,42 @@ class Predictor:
             return outcome
         return Outcome({field.name: _blank(field, count) for field in self.subject.signature.outputs}, outcome.failures)
 
-    def answer(self, generation: int, asks: Sequence[Ask]) -> Answers:
-        """Answer a batch of requests with as few calls of the model as its size allows."""
+    def answer(self, batches: Sequence[Batch]) -> Answers:
+        """Answer the requests of one connection's batches with as few calls of the model as their rows allow."""
         self.batches += 1
         began = time.perf_counter_ns()
-        groups = self._decode(asks)
+        groups = [self._codec(batch.form.protocol).decode(batch.bodies, batch.form.options) for batch in batches]
         if len(groups) == 1:
-            columns, count = groups[0][2].columns, groups[0][2].count
+            columns, count = groups[0].columns, groups[0].count
         else:
-            count = sum(decoded.count for _, _, decoded in groups)
-            columns = tables.concat([decoded.columns for _, _, decoded in groups if decoded.count])
+            count = sum(decoded.count for decoded in groups)
+            columns = tables.concat([decoded.columns for decoded in groups if decoded.count])
         decoded_at = time.perf_counter_ns()
         outcome = self.predict(columns, count) if count else Outcome({}, {})
         predicted_at = time.perf_counter_ns()
-        replies: list[Reply] = []
+        answers = Answers(batches[-1].generation, self.batches, count, 0, 0, 0, [])
         offset = 0
-        for codec, members, decoded in groups:
+        for batch, decoded in zip(batches, groups, strict=True):
             part_of = outcome if len(groups) == 1 else _window(outcome, offset, decoded.count)
-            encoded = codec.encode(decoded, part_of.outputs, part_of.failures)
-            replies += [
-                Reply(ask.id, one.status, one.body, part.rows, one.row_errors, one.code, one.content_type,
-                      offset + part.start)
-                for ask, part, one in zip(members, decoded.parts, encoded, strict=True)
-            ]  # fmt: skip
+            self._encode(batch, decoded, part_of, offset, answers)
             offset += decoded.count
-        ended = time.perf_counter_ns()
-        phases = (decoded_at - began, predicted_at - decoded_at, ended - predicted_at)
-        return Answers(generation, self.batches, count, *phases, replies)
+        answers.decode_ns, answers.predict_ns = decoded_at - began, predicted_at - decoded_at
+        answers.encode_ns = time.perf_counter_ns() - predicted_at
+        return answers
+
+    def _encode(self, batch: Batch, decoded: Decoded, outcome: Outcome, offset: int, answers: Answers) -> None:
+        """Add one batch's answers; its first row is row `offset` of the model call."""
+        if decoded.rows is not None and not outcome.failures and not answers.ids:
+            answers.ids = batch.ids
+            answers.bodies = decoded.rows(outcome.outputs)
+            answers.first = offset
+            return
+        encoded = self._codec(batch.form.protocol).encode(decoded, outcome.outputs, outcome.failures)
+        answers.replies += [
+            Reply(number, one.status, one.body, part.rows, one.row_errors, one.code, one.content_type,
+                  offset + part.start)
+            for number, part, one in zip(batch.ids, decoded.parts, encoded, strict=True)
+        ]  # fmt: skip
 
     def prove(self) -> list[str]:
         """Reproduce the golden rows; returns what differs, which is nothing for a sound release."""
@@ -99,14 +108,14 @@ class Predictor:
             return []
         rows = golden.read(self._folder / GOLDEN)
         body = golden.request_body(rows)
-        reply = self.answer(0, [Ask(0, "native", 0, body)]).replies[0]
+        reply = self.answer([Batch(0, Form("native"), [0], [0], [body])]).replies[0]
         return golden.compare(reply.body, rows, self.manifest)
 
     def warm(self) -> None:
         """Predict the golden rows, repeated, at growing batch sizes, so that no caller pays for a first time."""
         if not self.manifest.golden_rows or self.manifest.side_effects == "unsafe":
             return
-        decoded = self._codec("native").decode([golden.request_body(golden.read(self._folder / GOLDEN))], [None])
+        decoded = self._codec("native").decode([golden.request_body(golden.read(self._folder / GOLDEN))])
         if not decoded.count:
             return
         size = 1
@@ -116,21 +125,6 @@ class Predictor:
             if size >= self.manifest.serving.max_batch:
                 return
             size = min(size * WARM_STEP, self.manifest.serving.max_batch)
-
-    def _decode(self, asks: Sequence[Ask]) -> list[tuple[Codec, Sequence[Ask], Decoded]]:
-        first = asks[0].protocol
-        if all(ask.protocol == first for ask in asks):
-            by_protocol: dict[str, Sequence[Ask]] = {first: asks}
-        else:
-            grouped: dict[str, list[Ask]] = {}
-            for ask in asks:
-                grouped.setdefault(ask.protocol, []).append(ask)
-            by_protocol = dict(grouped)
-        groups = []
-        for protocol, members in by_protocol.items():
-            codec = self._codec(protocol)
-            groups.append((codec, members, codec.decode([a.body for a in members], [a.options for a in members])))
-        return groups
 
     def _codec(self, protocol: str) -> Codec:
         codec = self._codecs.get(protocol)
