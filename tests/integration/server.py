@@ -148,6 +148,11 @@ class Server:
                 found.append(pid)
         return found
 
+    def descendants(self) -> list[int]:
+        """The process ids of every process below this server's first one."""
+        assert self.process is not None
+        return _descendants(self.process.pid)
+
     def gateways(self) -> list[int]:
         assert self.process is not None
         return [

@@ -1,0 +1,29 @@
+"""`make campaign` without an ID lists what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns import __main__ as dispatcher
+from tests.campaigns import r1, r6, r12, r13
+
+
+def test_without_an_id_every_campaign_is_listed_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatcher.main([]) == 0
+    listed = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == ["R1", "R6", "R12", "R13"]
+    assert [line.split(maxsplit=1)[1] for line in listed] == [str(module.__doc__) for module in (r1, r6, r12, r13)]
+
+
+def test_an_unknown_campaign_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatcher.main(["R2"]) == 2
+    assert "R1, R6, R12, R13" in capsys.readouterr().err
+
+
+def test_the_list_is_read_from_the_files_without_running_them(tmp_path: Path) -> None:
+    (tmp_path / "r10.py").write_text('"""Ten."""\nraise SystemExit\n')
+    (tmp_path / "r9.py").write_text('"""Nine."""\n')
+    (tmp_path / "stage.py").write_text('"""Not a campaign."""\n')
+    assert dispatcher.campaigns(tmp_path) == {"R9": "Nine.", "R10": "Ten."}
