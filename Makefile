@@ -50,7 +50,7 @@ lock: $(UV)  ## resolve requirements/*.txt again (ARGS=--upgrade for newer versi
 	$(LOCK) pyproject.toml --all-extras requirements/test.in -c requirements/run.txt -o requirements/test.txt
 
 clean:  ## remove everything that make made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/.work dist build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/.work bench/.lock dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): requirements/uv.txt

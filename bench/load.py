@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +45,21 @@ def write_script(path: Path, body: bytes) -> Path:
         f'wrk.method = "POST"\nwrk.body = [==[{text}]==]\nwrk.headers["Content-Type"] = "application/json"\n'
     )
     return path
+
+
+@contextlib.contextmanager
+def awake(core: int) -> Iterator[None]:
+    """Keep a core from going to sleep, at idle priority.
+
+    A server whose answer wakes a sleeping virtual core pays for it: up to 40 µs on a nested virtual machine. Which
+    server finds wrk asleep, and how often, is chance, and none of it is the server's own cost.
+    """
+    code = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    with subprocess.Popen([*pinned(core), sys.executable, "-S", "-c", code]) as spinner:
+        try:
+            yield
+        finally:
+            spinner.kill()
 
 
 def measure(url: str, script: Path, *, root: int, connections: int, seconds: float) -> Cell:

@@ -32,10 +32,10 @@ def render(
 
 def _how(rounds: int, seconds: float) -> str:
     return (
-        f"All processes of a server on core 0, wrk on core 1, {rounds} round{'s' if rounds != 1 else ''} of "
-        f"{seconds:g} s, servers in turn. CPU is user and system time of all the server's processes per request, the "
-        "least of the rounds; ratios are ratios of it. Requests per second are wall time, median (least to most); "
-        "latency is from the round with the least CPU."
+        f"All processes of a server on core 0, wrk on core 1, which is kept awake; {rounds} "
+        f"round{'s' if rounds != 1 else ''} of {seconds:g} s, servers in turn. CPU is user and system time of all the "
+        "server's processes per request, the least of the rounds; ratios are ratios of it. Requests per second are "
+        "wall time, median (least to most); latency is from the round with the least CPU."
     )
 
 

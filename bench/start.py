@@ -14,7 +14,7 @@ from bench.fixtures import Fixture
 from bench.processes import Memory
 from bench.servers import Server, Setting, free_port, running
 
-REPEATS = 3
+REPEATS = 5
 
 BARE = {
     "bare process, scikit-learn": (
@@ -37,19 +37,14 @@ class Start(NamedTuple):
 
 
 def measure(servers: Sequence[Server], fixture: Fixture, work: Path) -> list[Start]:
-    """Each bare process and each server, started a few times on all cores."""
-    found = [
-        _least([_bare(what, code, work / "models" / fixture.name) for _ in range(REPEATS)])
-        for what, code in BARE.items()
-    ]
-    for server in servers:
-        if server.predicts:
-            found.append(_least([_served(server, fixture, work) for _ in range(REPEATS)]))
-    return found
-
-
-def _least(starts: list[Start]) -> Start:
-    return min(starts, key=lambda one: one.seconds)
+    """Each bare process and each server, started a few times on all cores, in turns."""
+    found: dict[str, Start] = {}
+    for _ in range(REPEATS):
+        starts = [_bare(what, code, work / "models" / fixture.name) for what, code in BARE.items()]
+        starts += [_served(server, fixture, work) for server in servers if server.predicts]
+        for one in starts:
+            found[one.what] = min(found.get(one.what, one), one, key=lambda start: start.seconds)
+    return list(found.values())
 
 
 def _bare(what: str, code: str, model: Path) -> Start:
