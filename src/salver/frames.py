@@ -3,12 +3,12 @@
 A frame is a 6-byte head (payload length as uint32 little-endian, version, kind) and a msgpack payload whose fields
 are typed and checked when it is read. Nothing is ever pickled.
 
-    worker → dispatcher   HELLO once per connection, STARTED, ANSWERS, GOLDEN_RESULT
+    worker → dispatcher   HELLO once per connection, STARTED, ANSWERS, COUNTED, GOLDEN_RESULT
     dispatcher → worker   BATCH, CANCEL, GOLDEN
 
 One BATCH holds the requests that waited and are read alike, in columns: a list of numbers and a list of bodies cost a
-fraction of an object per request. One ANSWERS holds every reply of one model call, in any order, each with the id of
-its request; the common ones, a row answered in JSON, are columns too. All carry the generation of the connection.
+fraction of an object per request. One ANSWERS holds the replies to one of them, in any order, each with the id of its
+request; the common ones, a row answered in JSON, are columns too. All carry the generation of the connection.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ STARTED: Final = 4
 ANSWERS: Final = 5
 GOLDEN: Final = 6
 GOLDEN_RESULT: Final = 7
+COUNTED: Final = 8
 
 
 class Hello(Struct, array_like=True):
@@ -101,22 +102,34 @@ class Reply(Struct, array_like=True, gc=False):
 
 
 class Answers(Struct, array_like=True, gc=False):
-    """The replies of one model call: number and rows of the batch, nanoseconds spent to decode, predict and encode.
+    """The replies to one BATCH: number and rows of the model call, nanoseconds spent to decode, predict and encode.
 
+    Where one call answered several batches, of one connection or of several, the first says its rows and times.
     `ids` and `bodies` are requests of one row each that were answered with 200 in JSON; they lie one after the other
     in the batch, from row `first` on. `replies` are all others.
     """
 
     generation: int
     batch: int
-    rows: int
-    decode_ns: int
-    predict_ns: int
-    encode_ns: int
-    replies: list[Reply]
+    rows: int = 0
+    decode_ns: int = 0
+    predict_ns: int = 0
+    encode_ns: int = 0
+    replies: list[Reply] = []
     ids: list[int] = []
     bodies: list[bytes] = []
     first: int = 0
+
+
+class Counted(Struct, array_like=True):
+    """What was odd in the requests that were just answered; sent after the answers, and only if there is something.
+
+    `extra_fields` are not in the signature and were ignored; `unseen_values` lie outside its ranges and categories.
+    """
+
+    generation: int
+    extra_fields: int
+    unseen_values: int
 
 
 class Golden(Struct, array_like=True):
@@ -133,7 +146,7 @@ class GoldenResult(Struct, array_like=True):
     problems: list[str]
 
 
-Message = Hello | Batch | Cancel | Started | Answers | Golden | GoldenResult
+Message = Hello | Batch | Cancel | Started | Answers | Counted | Golden | GoldenResult
 
 _KINDS: dict[int, type[Any]] = {
     HELLO: Hello,
@@ -141,6 +154,7 @@ _KINDS: dict[int, type[Any]] = {
     CANCEL: Cancel,
     STARTED: Started,
     ANSWERS: Answers,
+    COUNTED: Counted,
     GOLDEN: Golden,
     GOLDEN_RESULT: GoldenResult,
 }

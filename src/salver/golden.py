@@ -61,7 +61,7 @@ def parse(data: bytes, where: str) -> list[Row]:
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             rows.append(_LINE.decode(line))
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise error("corrupt", f"{where}, line {number}: not a golden row: {problem}") from None
     return rows
 

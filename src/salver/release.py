@@ -102,6 +102,7 @@ def release_id(manifest: Manifest) -> str:
 
 
 _DECODER = msgspec.json.Decoder(Manifest)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse_manifest(data: bytes, *, where: str) -> Manifest:
@@ -110,7 +111,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         raise error("bad-manifest", f"{where}: the manifest is {len(data)} bytes, the limit is {MAX_MANIFEST}")
     try:
         number = msgspec.json.decode(data, type=_Numbered).format
-    except msgspec.DecodeError as problem:
+    except _UNREADABLE as problem:
         raise error("bad-manifest", f"{where}: not a release manifest: {problem}") from None
     if number > FORMAT:
         raise error(
@@ -120,7 +121,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         )
     try:
         return _DECODER.decode(data)
-    except msgspec.DecodeError as problem:
+    except _UNREADABLE as problem:
         raise error("bad-manifest", f"{where}: not a release manifest: {problem}") from None
 
 

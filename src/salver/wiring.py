@@ -46,7 +46,7 @@ def check_models(settings: Settings, models: tuple[str, ...]) -> None:
         try:
             store.current(model)
         except SalverError as problem:
-            if problem.code == "no-such-model" or cache(settings).recall(model) is None:
+            if problem.code == "no-such-model" or cache(settings).recall(settings.registry, model) is None:
                 raise
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from salver.worker.lifeline import die_with_parent
+from salver.worker.lifeline import STOP, die_with_parent
 
 
 def follower(keeper_fd: str, relay: str) -> None:
@@ -68,7 +68,7 @@ def worker(listen: str, status: str, mode: str) -> None:
         say(state="failed", code="golden-mismatch", message="2 golden rows differ", hint="look", details=["row 1"])
         sys.exit(70)
     if mode == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(STOP, signal.SIG_IGN)
     if mode == "look":
         found = {int(name) for name in os.listdir("/proc/self/fd")}
         kept = sorted(fd for fd in found if os.path.exists(f"/proc/self/fd/{fd}"))

@@ -75,6 +75,15 @@ def test_a_body_of_another_type_is_refused_with_what_to_send(server: Server) -> 
     assert "application/json" in got.json["hint"]
 
 
+def test_v1_takes_the_type_that_curl_names_by_itself_and_reads_json(server: Server) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    path = "/v1/models/oracle:predict"
+    got = server.ask("POST", path, b'{"instances": [{"key": 7, "act": ""}]}', form)
+    assert (got.status, list(got.json)) == (200, ["predictions"])
+    assert server.ask("POST", path, b"key=7", form).status == 400
+    assert server.ask("POST", path, b"{}", {"content-type": "text/plain"}).status == 415
+
+
 def test_a_request_id_is_echoed(server: Server) -> None:
     assert server.post(PREDICT, ROW, {"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
 

@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from salver.errors import Busy
 from salver.registry import Registry
-from salver.route import Change
+from salver.route import Change, next_route
 from salver.storage.folder import FolderStorage
 place, me, moves = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 registry = Registry(FolderStorage(place))
@@ -44,7 +44,8 @@ print("ready", flush=True)
 sys.stdin.readline()
 for move in range(moves):
     while True:
-        route = registry.next_route("churn", Change(1 + move % 2, "promote", me, "2025-01-02T00:00:00Z", why=str(move)))
+        change = Change(1 + move % 2, "promote", me, "2025-01-02T00:00:00Z", why=str(move))
+        route = next_route("churn", registry.current("churn"), change)
         try:
             registry.append_route(route)
         except Busy:

@@ -13,7 +13,7 @@ import pytest
 from salver.errors import SalverError
 from salver.record import Policy, Release
 from salver.registry import Known, Registry, ReleaseCache
-from salver.route import Change, Route
+from salver.route import Change, Route, next_route
 from salver.storage.folder import FolderStorage
 from salver.storage.memory import MemoryStorage
 from tests.integration.sample_releases import PROVENANCE, build
@@ -76,7 +76,9 @@ def registry_state(disk: SimulatedDisk) -> State:
 def promote(registry: Registry, number: int) -> None:
     current = registry.current("churn")
     if current is None or current.live != number:
-        registry.append_route(registry.next_route("churn", Change(number, "promote", "tester", "2025-01-02T00:00:00Z")))
+        registry.append_route(
+            next_route("churn", registry.current("churn"), Change(number, "promote", "tester", "2025-01-02T00:00:00Z"))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +144,14 @@ def _remember_command(before: SimulatedDisk, release: Release) -> Command:
         Known(Route("churn", seq, 1, "tester", "2025-01-02T00:00:00Z", "promote"), (release,)) for seq in (1, 2)
     )
     disk = before.restarted()
-    ReleaseCache(ROOT, disk).remember(old)
+    ReleaseCache(ROOT, disk).remember("/reg", old)
 
     def state(disk: SimulatedDisk) -> State:
-        known = ReleaseCache(ROOT, disk).recall("churn")
+        known = ReleaseCache(ROOT, disk).recall("/reg", "churn")
         assert known is not None  # the old one is never lost
         return (known.route.seq,)
 
-    return Command("cache-remember", disk, lambda disk: ReleaseCache(ROOT, disk).remember(new), state)
+    return Command("cache-remember", disk, lambda disk: ReleaseCache(ROOT, disk).remember("/reg", new), state)
 
 
 NAMES = (

@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from salver import wiring
 from salver.errors import SalverError
 from salver.record import Release
 from salver.registry import Known, Registry, ReleaseCache, locate
 from salver.release import CHUNK, canonical
-from salver.route import Change, Route
+from salver.route import Change, Route, next_route
+from salver.settings import Settings
 from salver.storage import PIECE
 from salver.storage.disk import Disk
 from salver.storage.folder import FolderStorage
@@ -34,7 +36,9 @@ def registry(place: Path, tmp_path: Path) -> Registry:
     for content in ("one", "two"):
         folder = tmp_path / content
         registry.publish(folder, build(folder, content), PROVENANCE)
-    registry.append_route(registry.next_route("churn", Change(1, "first", "ann", "2025-01-02T00:00:00Z")))
+    registry.append_route(
+        next_route("churn", registry.current("churn"), Change(1, "first", "ann", "2025-01-02T00:00:00Z"))
+    )
     registry.put_evidence("churn", registry.find("churn").id, "verdict", b"passed")
     return registry
 
@@ -273,16 +277,42 @@ def test_what_does_not_belong_to_a_release_is_removed_before_use(
 def test_what_was_in_force_is_remembered_and_damage_to_it_is_not_believed(
     registry: Registry, cache: ReleaseCache, tmp_path: Path
 ) -> None:
-    assert cache.recall("churn") is None
+    assert cache.recall("/reg", "churn") is None
+    assert cache.remembered("/reg") == []
     known = [Known(route, (registry.find("churn"),)) for route in _routes(2)]
     for each in known:
-        cache.remember(each)
-        assert cache.recall("churn") == each
-    flip_a_bit(tmp_path / "cache/known/churn.json")
-    assert cache.recall("churn") is None
-    cache.remember(known[0])
-    assert cache.recall("churn") == known[0]
+        cache.remember("/reg", each)
+        assert cache.recall("/reg", "churn") == each
+    [path] = (tmp_path / "cache").rglob("churn.json")
+    flip_a_bit(path)
+    assert cache.recall("/reg", "churn") is None
+    cache.remember("/reg", known[0])
+    assert cache.recall("/reg", "churn") == known[0]
+    assert cache.remembered("/reg") == ["churn"]
     assert not list((tmp_path / "cache/tmp").iterdir())
+
+
+def test_two_registries_that_share_a_cache_do_not_share_what_was_in_force(
+    registry: Registry, cache: ReleaseCache
+) -> None:
+    release = registry.find("churn")
+    mine, theirs = (Known(route, (release,)) for route in _routes(2))
+    cache.remember("/mine", mine)
+    assert cache.recall("/theirs", "churn") is None
+    assert cache.remembered("/theirs") == []
+    cache.remember("/theirs", theirs)
+    assert (cache.recall("/mine", "churn"), cache.recall("/theirs", "churn")) == (mine, theirs)
+
+
+def test_a_model_that_was_in_force_may_be_served_by_name_while_its_registry_is_gone(
+    registry: Registry, cache: ReleaseCache, tmp_path: Path
+) -> None:
+    mine, theirs = (Settings(registry=str(tmp_path / name), cache=str(tmp_path / "cache")) for name in ("a", "b"))
+    cache.remember(mine.registry, Known(_routes(1)[0], (registry.find("churn"),)))
+    wiring.check_models(mine, ("churn",))
+    with pytest.raises(SalverError) as caught:
+        wiring.check_models(theirs, ("churn",))
+    assert caught.value.code == "no-registry"
 
 
 def _routes(count: int) -> list[Route]:

@@ -233,6 +233,7 @@ def test_a_worker_that_dies_during_the_drain_is_started_again_for_what_is_in_fli
     keeping = keep(mode="stubborn", drain_timeout=60.0)
     keeping.start_worker("ready")
     worker = keeping.event("status", "churn@7/0")["pid"]
+    keeping.wait(lambda: bool(keeping.gateway_pids()), "a gateway's start")
     keeping.process.send_signal(signal.SIGTERM)
     keeping.event("drain")
     os.kill(worker, signal.SIGKILL)

@@ -13,7 +13,7 @@ from salver.errors import SalverError
 from salver.record import Provenance
 from salver.registry import Registry
 from salver.release import FORMAT, Manifest
-from salver.route import Change, Route, rollback_target
+from salver.route import Change, Route, next_route, rollback_target
 from salver.signature import Column, Signature
 from salver.storage.memory import MemoryStorage
 
@@ -94,7 +94,7 @@ class History(RuleBasedStateMachine):
             assert (report.problems, report.orphans) == ((), ())
 
     def _append(self, change: Change) -> None:
-        self.registry.append_route(self.registry.next_route("churn", change))
+        self.registry.append_route(next_route("churn", self.registry.current("churn"), change))
         self.moves.append((change.action, change.live))
 
     def _targets(self) -> list[int]:

@@ -24,10 +24,15 @@ class World:
     """One follower and its surroundings; nothing happens by itself."""
 
     def __init__(
-        self, gateways: int = 1, workers: int = 2, load_timeout: float = 600.0, drain_timeout: float = 30.0
+        self,
+        gateways: int = 1,
+        workers: int = 2,
+        load_timeout: float = 600.0,
+        drain_timeout: float = 30.0,
+        loads_at_once: int = 64,
     ) -> None:
         self.workers = workers
-        self.limits = (load_timeout, drain_timeout)
+        self.limits = (load_timeout, drain_timeout, loads_at_once)
         self.now = 1000.0
         self.routes: dict[str, list[Route]] = {}
         self.children: dict[str, dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from salver.batch.cells import parse_cell, write_cell
 from salver.batch.records import FileFormat, format_of, read_records
 from salver.batch.results import open_results
 from salver.batch.score import Job, Summary, score
-from salver.errors import SalverError, UserError
+from salver.errors import SalverError, UserError, error
 from salver.frames import Reply
 from salver.signature import Column, Signature, Tensor
 
@@ -249,3 +249,22 @@ def test_the_format_comes_from_the_suffix_or_is_asked_for() -> None:
     assert format_of(Path("a.txt"), "jsonl") == "jsonl"
     with pytest.raises(UserError, match="doesn't say what format"):
         format_of(Path("a.txt"))
+
+
+class Deadly(Doubling):
+    """A release whose worker dies of the age 66: what holds one is poison."""
+
+    async def ask(self, protocol: str, body: bytes, options: dict[str, str] | None = None) -> Reply:
+        """Answer one list of rows, or not."""
+        if any(row["age"] == 66 for row in msgspec.json.decode(body)):
+            raise error("poison-request", "churn@7 could not answer the request")
+        return await super().ask(protocol, body, options)
+
+
+def test_a_row_that_kills_workers_fails_alone_and_the_others_are_predicted() -> None:
+    lines = "".join(f"{age},1,Ann\n" for age in range(100))
+    summary, out, failures = run("age,income,name\n" + lines, "csv", release=Deadly())
+    assert summary[:2] == (100, 1)
+    assert failures == [(68, "churn@7 could not answer the request")]
+    wanted = ["prediction", *("" if age == 66 else str(2.0 * age) for age in range(100))]
+    assert [row[-1] for row in csv.reader(io.StringIO(out.decode()))] == wanted

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salver.errors import SalverError
-from salver.frames import HEAD, MAX_PAYLOAD, Answers, Batch, Cancel, Form, Hello, Reader, Reply, Started, pack
+from salver.frames import HEAD, MAX_PAYLOAD, Answers, Batch, Cancel, Counted, Form, Hello, Reader, Reply, Started, pack
 
 MESSAGES = [
     Hello("churn@7", "sha256:00", 1, 64, 12.5, True),
@@ -18,6 +18,7 @@ MESSAGES = [
     Cancel(3, [1, 2]),
     Started(3, 4),
     Answers(3, 17, 2, 1, 2, 3, [Reply(1, 200, b"{}"), Reply(2, 422, b"{}", 1, 1, "invalid-row", "text/plain", 1)]),
+    Counted(3, 64, 2),
     Answers(3, 18, 3, 1, 2, 3, [], [7, 8, 9], [b"{}", b"{}", b"{}"], 0),
 ]
 STREAM = b"".join(pack(message) for message in MESSAGES)

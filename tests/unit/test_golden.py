@@ -38,9 +38,10 @@ def test_rows_survive_writing_and_reading() -> None:
     assert msgspec.json.decode(golden.request_body(rows)) == [row.request for row in rows]
 
 
-def test_a_line_that_is_no_golden_row_is_named() -> None:
+@pytest.mark.parametrize("line", [b'{"request": 1}', b'{"request":"\xff","answer":1}', b"\xff\xfe", b"[" * 100_000])
+def test_a_line_that_is_no_golden_row_is_named(line: bytes) -> None:
     with pytest.raises(SalverError, match=r"golden.jsonl, line 2") as caught:
-        golden.parse(golden.dump([Row(1, 2)]) + b'{"request": 1}\n', "golden.jsonl")
+        golden.parse(golden.dump([Row(1, 2)]) + line + b"\n", "golden.jsonl")
     assert caught.value.code == "corrupt"
 
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from salver import metrics
+from salver.gateway import exposition
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_counters_of_several_gateways_add_up(blocks: list[metrics.Block]) -> Non
         first = row + metrics.RELEASE_AT["salver_request_seconds"]
         block.cells[first + bisect_left(metrics.SECONDS, 0.003)] += 1
         block.cells[first + len(metrics.SECONDS) + 1] += 0.003
-    text = metrics.render(blocks, {"churn@7": 3}).decode()
+    text = exposition.render(blocks, {"churn@7": 3}).decode()
     samples = {
         (sample.name, sample.labels.get("le", "")): (sample.value, sample.labels)
         for family in text_string_to_metric_families(text)

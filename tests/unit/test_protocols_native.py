@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from salver.errors import SalverError
-from salver.protocols import Encoded, Subject
+from salver.protocols import Encoded
 from salver.protocols.native import PROTOCOL
 from salver.signature import Column, Field, Signature, Tensor
+from tests.unit.asked import PREDICTION, Asked, one_input
 
-PREDICTION = (Column("prediction", "float"),)
+FORMAT = Asked(PROTOCOL)
+answers = FORMAT.answers
 AGE = Signature(inputs=(Column("age", "int"),), outputs=PREDICTION)
-
-
-def _codec(signature: Signature) -> Any:
-    return PROTOCOL.codec(Subject("churn", 7, "sklearn", signature))
-
-
-def _one_input(field: Field) -> Signature:
-    return Signature(inputs=(field,), outputs=PREDICTION)
-
-
-def answers(
-    signature: Signature,
-    bodies: list[bytes],
-    outputs: Mapping[str, Any] | None = None,
-    *,
-    failures: Mapping[int, SalverError] | None = None,
-    options: dict[str, str] | None = None,
-) -> list[Encoded]:
-    """Decode, answer each row with its place in the batch (or `outputs`), encode."""
-    codec = _codec(signature)
-    decoded = codec.decode(bodies, options)
-    given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
-    return list(codec.encode(decoded, given, failures or {}))
 
 
 def refused(signature: Signature, body: bytes, options: dict[str, str] | None = None) -> dict[str, Any]:
@@ -53,14 +31,14 @@ def refused(signature: Signature, body: bytes, options: dict[str, str] | None = 
 
 def value(field: Field, text: str) -> Any:
     """What the model gets for one row whose only field is this JSON text."""
-    decoded = _codec(_one_input(field)).decode([b'{"x":%b}' % text.encode()])
+    decoded = FORMAT.codec(one_input(field)).decode([b'{"x":%b}' % text.encode()])
     assert decoded.parts[0].failure is None, decoded.parts[0].failure
     return decoded.columns["x"].tolist()[0]
 
 
 def complaint(field: Field, text: str) -> str:
     """What is said of a row whose only field is this JSON text."""
-    return str(refused(_one_input(field), b'{"x":%b}' % text.encode())["detail"])
+    return str(refused(one_input(field), b'{"x":%b}' % text.encode())["detail"])
 
 
 def test_a_row_is_answered_with_an_object() -> None:
@@ -124,7 +102,7 @@ def test_a_body_that_would_be_two_rows_when_joined_to_others_is_refused() -> Non
 
 
 def test_parts_tell_where_the_valid_rows_are() -> None:
-    decoded = _codec(AGE).decode([b'{"age":1}', b'[{"age":"x"},{"age":2},{}]', b"[", b'{"age":5}'])
+    decoded = FORMAT.codec(AGE).decode([b'{"age":1}', b'[{"age":"x"},{"age":2},{}]', b"[", b'{"age":5}'])
     assert decoded.count == 3
     assert decoded.columns["age"].tolist() == [1, 2, 5]
     assert [(part.start, part.count, part.rows) for part in decoded.parts] == [
@@ -183,7 +161,7 @@ def test_strict_can_only_be_true_or_false() -> None:
 
 
 def test_rows_refused_under_strict_never_reach_the_model() -> None:
-    decoded = _codec(AGE).decode([b'[{"age":1},{}]', b'{"age":9}'], {"strict": "true"})
+    decoded = FORMAT.codec(AGE).decode([b'[{"age":1},{}]', b'{"age":9}'], {"strict": "true"})
     assert decoded.columns["age"].tolist() == [9]
     assert decoded.parts[1].start == 0
 
@@ -232,16 +210,16 @@ def test_what_follows_a_row_is_not_overlooked() -> None:
 
 
 def test_text_that_is_not_utf8_is_a_400_with_its_position() -> None:
-    problem = refused(_one_input(Column("x", "str")), b'{"x":"ab\xffcd"}')
+    problem = refused(one_input(Column("x", "str")), b'{"x":"ab\xffcd"}')
     assert (problem["code"], problem["detail"]) == ("bad-json", "the body is not JSON: not UTF-8 at byte 8")
 
 
 def test_a_row_that_is_not_json_refuses_the_whole_list_whatever_the_other_rows_are() -> None:
     for body in (b'[{"x":"a"},{"x":"ab\xff"}]', b'[{"x":7},{"x":"ab\xff"}]'):
-        problem = refused(_one_input(Column("x", "str")), body)
+        problem = refused(one_input(Column("x", "str")), body)
         assert (problem["status"], problem["code"]) == (400, "bad-json")
         assert " is not JSON: not UTF-8 at byte " in problem["detail"]
-    assert answers(_one_input(Column("x", "str")), [b'[{"x":"a"},{"x":"ab\xff"}]', b'{"x":"b"}'])[1].status == 200
+    assert answers(one_input(Column("x", "str")), [b'[{"x":"a"},{"x":"ab\xff"}]', b'{"x":"b"}'])[1].status == 200
 
 
 @pytest.mark.parametrize("body", [b"3", b'"x"', b"null", b"true"])
@@ -298,7 +276,7 @@ def test_a_null_number_reaches_the_model_as_nan() -> None:
     ],
 )
 def test_iso_8601_times_reach_the_model_in_utc(text: str, expected: str) -> None:
-    decoded = _codec(_one_input(Column("x", "datetime"))).decode([json.dumps({"x": text}).encode()])
+    decoded = FORMAT.codec(one_input(Column("x", "datetime"))).decode([json.dumps({"x": text}).encode()])
     assert decoded.columns["x"][0] == np.datetime64(expected, "us")
 
 
@@ -357,7 +335,7 @@ def test_a_missing_field_is_refused_unless_it_is_optional() -> None:
         outputs=PREDICTION,
     )
     assert refused(signature, b'{"b":1}')["detail"] == "$.a: required field is missing"
-    decoded = _codec(signature).decode([b'{"a":null}', b'{"a":1,"b":null,"c":"x"}'])
+    decoded = FORMAT.codec(signature).decode([b'{"a":null}', b'{"a":1,"b":null,"c":"x"}'])
     assert np.isnan(decoded.columns["b"]).all()
     assert decoded.columns["c"].tolist() == [None, "x"]
 
@@ -368,7 +346,7 @@ def test_extra_fields_are_ignored() -> None:
 
 @pytest.mark.parametrize("body", [b'{"age":1,"age":2}', b'{"age":"x","age":2}', b'[{"age":null,"age":2}]'])
 def test_the_last_of_duplicate_keys_wins(body: bytes) -> None:
-    assert _codec(AGE).decode([body]).columns["age"].tolist() == [2]
+    assert FORMAT.codec(AGE).decode([body]).columns["age"].tolist() == [2]
 
 
 @pytest.mark.parametrize("name", ["class", "größe 1", "a.b", "😀", "f0", "self", "0", " ", "%s"])
@@ -381,5 +359,5 @@ def test_any_name_that_json_can_spell_plainly_may_be_a_field(name: str) -> None:
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
 def test_a_name_that_needs_escapes_in_json_is_refused_when_the_release_is_loaded(name: str) -> None:
     with pytest.raises(SalverError) as caught:
-        _codec(_one_input(Column(name, "int")))
+        FORMAT.codec(one_input(Column(name, "int")))
     assert caught.value.code == "bad-signature"

@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from salver.errors import SalverError, error
-from salver.protocols import Encoded, Subject
+from salver.errors import error
+from salver.protocols import Encoded
 from salver.protocols.rows import MAX_ROWS
 from salver.protocols.v1 import PROTOCOL
 from salver.signature import Column, Field, Signature, Tensor
+from tests.unit.asked import PREDICTION, Asked, one_input
 
-PREDICTION = (Column("prediction", "float"),)
+FORMAT = Asked(PROTOCOL)
+answers = FORMAT.answers
+columns = FORMAT.columns
+said = FORMAT.said
 FLOATS = Signature(inputs=(Column("a", "float"), Column("b", "float")), outputs=PREDICTION)
-
-
-def _codec(signature: Signature) -> Any:
-    return PROTOCOL.codec(Subject("churn", 7, "sklearn", signature))
-
-
-def _one(field: Field) -> Signature:
-    return Signature(inputs=(field,), outputs=PREDICTION)
-
-
-def answers(
-    signature: Signature,
-    bodies: list[bytes],
-    outputs: Mapping[str, Any] | None = None,
-    failures: Mapping[int, SalverError] | None = None,
-) -> list[Encoded]:
-    """Decode, answer each row with its place in the batch (or `outputs`), encode."""
-    codec = _codec(signature)
-    decoded = codec.decode(bodies)
-    given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
-    return list(codec.encode(decoded, given, failures or {}))
-
-
-def columns(signature: Signature, *requests: bytes) -> dict[str, Any]:
-    """What the model gets."""
-    decoded = _codec(signature).decode(requests)
-    assert [part.failure for part in decoded.parts] == [None] * len(requests)
-    return {name: values.tolist() for name, values in decoded.columns.items()}
-
-
-def said(signature: Signature, request: bytes) -> str:
-    """The words a request is refused with; its status is 400."""
-    (answer,) = answers(signature, [request])
-    assert answer.status == 400
-    refused = json.loads(answer.body)
-    assert list(refused) == ["error"]
-    return str(refused["error"])
 
 
 @pytest.mark.parametrize(
@@ -95,11 +61,11 @@ def test_a_matrix_of_real_rows_arrives_whole() -> None:
     ],
 )
 def test_the_only_field_may_come_bare(field: Field, body: bytes, expected: list[Any]) -> None:
-    assert columns(_one(field), body)["x"] == expected
+    assert columns(one_input(field), body)["x"] == expected
 
 
 def test_times_come_bare_too() -> None:
-    decoded = _codec(_one(Column("x", "datetime"))).decode(
+    decoded = FORMAT.codec(one_input(Column("x", "datetime"))).decode(
         [b'{"instances":["2024-01-31",["2024-01-31T00:00Z"],{"x":"2024-01-31 01:00+01:00"}]}']
     )
     assert decoded.columns["x"].astype(str).tolist() == ["2024-01-31T00:00:00.000000"] * 3
@@ -121,20 +87,20 @@ def test_tokens_that_json_lacks_are_read(body: bytes) -> None:
 
 def test_tokens_in_a_tensor_are_read() -> None:
     for body in (b'{"instances":[[NaN,-Infinity]]}', b'{"inputs":[[NaN,-Infinity]]}'):
-        (row,) = columns(_one(Tensor("x", "float32", (-1, 2))), body)["x"]
+        (row,) = columns(one_input(Tensor("x", "float32", (-1, 2))), body)["x"]
         assert np.isnan(row[0])
         assert row[1] == -np.inf
 
 
 def test_a_token_is_no_int_no_text_and_no_way_around_a_range() -> None:
-    assert said(_one(Column("x", "int")), b'{"instances":[NaN]}') == "$.instances[0]: expected int, got float"
-    assert said(_one(Column("x", "str")), b'{"instances":[NaN]}') == "$.instances[0]: expected str, got float"
+    assert said(one_input(Column("x", "int")), b'{"instances":[NaN]}') == "$.instances[0]: expected int, got float"
+    assert said(one_input(Column("x", "str")), b'{"instances":[NaN]}') == "$.instances[0]: expected str, got float"
     ranged = Column("x", "float", minimum=0.0, enforce=True)
-    assert said(_one(ranged), b'{"instances":[{"x":NaN}]}') == "$.instances[0].x: expected float >= 0.0"
+    assert said(one_input(ranged), b'{"instances":[{"x":NaN}]}') == "$.instances[0].x: expected float >= 0.0"
 
 
 def test_the_word_nan_in_text_is_text() -> None:
-    assert columns(_one(Column("x", "str")), b'{"instances":["NaN","Infinity"]}')["x"] == ["NaN", "Infinity"]
+    assert columns(one_input(Column("x", "str")), b'{"instances":["NaN","Infinity"]}')["x"] == ["NaN", "Infinity"]
 
 
 def test_instances_give_predictions_and_inputs_give_outputs() -> None:
@@ -230,8 +196,8 @@ def test_the_value_of_a_private_field_is_never_in_the_error() -> None:
         b'{"inputs":["hunter2 - at `$[7]`"]}',
         b'{"inputs":["hunter2 - at `$[7]`"],"zz":NaN}',
     ):
-        assert said(_one(field), body).endswith(": expected a known category")
-        assert "hunter2" not in said(_one(field), body)
+        assert said(one_input(field), body).endswith(": expected a known category")
+        assert "hunter2" not in said(one_input(field), body)
 
 
 def test_requests_of_a_batch_get_their_own_rows() -> None:
@@ -269,7 +235,7 @@ def test_a_batch_that_fails_as_a_whole_needs_no_outputs() -> None:
 )
 def test_a_request_may_have_ten_thousand_rows(field: Field, form: str, row: bytes, rows: int, status: int) -> None:
     body = b'{"%b":[%b]}' % (form.encode(), b",".join([row] * rows))
-    (answer,) = answers(_one(field), [body])
+    (answer,) = answers(one_input(field), [body])
     assert answer.status == status
     assert answer.code == ("" if status == 200 else "too-many-rows")
 
@@ -278,4 +244,4 @@ def test_a_request_may_have_ten_thousand_rows(field: Field, form: str, row: byte
 @pytest.mark.parametrize("form", [b"instances", b"inputs"])
 def test_rows_are_counted_beside_tokens_too(rows: int, status: int, form: bytes) -> None:
     body = b'{"%b":[%b]}' % (form, b",".join([b"NaN"] * rows))
-    assert answers(_one(Column("x", "float")), [body])[0].status == status
+    assert answers(one_input(Column("x", "float")), [body])[0].status == status

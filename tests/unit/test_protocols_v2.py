@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from salver.errors import SalverError, error
-from salver.protocols import Encoded, Subject
+from salver.errors import error
+from salver.protocols import Encoded
 from salver.protocols.v2 import PROTOCOL
 from salver.signature import Column, Field, Signature, Tensor
+from tests.unit.asked import PREDICTION, Asked, one_input
 
-PREDICTION = (Column("prediction", "float"),)
+FORMAT = Asked(PROTOCOL)
+answers = FORMAT.answers
+columns = FORMAT.columns
+said = FORMAT.said
 FLOATS = Signature(inputs=(Column("a", "float"), Column("b", "float")), outputs=PREDICTION)
 HEAD = '{"model_name":"churn","model_version":"7",'
 
@@ -28,44 +31,6 @@ def tensor(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, A
 def body(*inputs: dict[str, Any], **more: Any) -> bytes:
     """A request."""
     return json.dumps({"inputs": inputs, **more}).encode()
-
-
-def _codec(signature: Signature) -> Any:
-    return PROTOCOL.codec(Subject("churn", 7, "sklearn", signature))
-
-
-def answers(
-    signature: Signature,
-    bodies: list[bytes],
-    outputs: Mapping[str, Any] | None = None,
-    failures: Mapping[int, SalverError] | None = None,
-) -> list[Encoded]:
-    """Decode, answer each row with its place in the batch (or `outputs`), encode."""
-    codec = _codec(signature)
-    decoded = codec.decode(bodies)
-    given = {"prediction": np.arange(float(decoded.count))} if outputs is None else outputs
-    return list(codec.encode(decoded, given, failures or {}))
-
-
-def columns(signature: Signature, *requests: bytes) -> dict[str, Any]:
-    """What the model gets."""
-    decoded = _codec(signature).decode(requests)
-    assert [part.failure for part in decoded.parts] == [None] * len(requests)
-    return {name: values.tolist() for name, values in decoded.columns.items()}
-
-
-def said(signature: Signature, request: bytes) -> str:
-    """The words a request is refused with; its status is 400."""
-    (answer,) = answers(signature, [request])
-    assert answer.status == 400
-    assert answer.content_type == "application/json"
-    refused = json.loads(answer.body)
-    assert list(refused) == ["error"]
-    return str(refused["error"])
-
-
-def _one(field: Field) -> Signature:
-    return Signature(inputs=(field,), outputs=PREDICTION)
 
 
 A, B = tensor("a", "FP64", [2], [1, 2]), tensor("b", "FP32", [2, 1], [[3], [4]])
@@ -120,8 +85,8 @@ def test_a_matrix_checks_each_column_like_its_own_tensor() -> None:
 
 
 def test_a_lone_tensor_under_the_name_of_the_only_column_is_that_column() -> None:
-    assert columns(_one(Column("a", "float")), body(tensor("a", "FP64", [2, 1], [1, 2])))["a"] == [1.0, 2.0]
-    assert columns(_one(Column("a", "float")), body(tensor("other", "FP64", [2, 1], [1, 2])))["a"] == [1.0, 2.0]
+    assert columns(one_input(Column("a", "float")), body(tensor("a", "FP64", [2, 1], [1, 2])))["a"] == [1.0, 2.0]
+    assert columns(one_input(Column("a", "float")), body(tensor("other", "FP64", [2, 1], [1, 2])))["a"] == [1.0, 2.0]
 
 
 def test_a_matrix_is_refused_where_columns_are_not_all_floats() -> None:
@@ -157,12 +122,12 @@ def test_a_matrix_is_refused_where_columns_are_not_all_floats() -> None:
     ],
 )
 def test_a_tensor_that_fits_its_field_reaches_the_model(field: Field, given: dict[str, Any], expected: Any) -> None:
-    assert columns(_one(field), body(given))["x"] == expected
-    assert columns(_one(field), body(given), body(given))["x"] == expected * 2
+    assert columns(one_input(field), body(given))["x"] == expected
+    assert columns(one_input(field), body(given), body(given))["x"] == expected * 2
 
 
 def test_times_come_as_text() -> None:
-    decoded = _codec(_one(Column("x", "datetime"))).decode(
+    decoded = FORMAT.codec(one_input(Column("x", "datetime"))).decode(
         [body(tensor("x", "BYTES", [2], ["2024-01-31", "2024-01-31T12:00:00+01:00"]))]
     )
     assert decoded.columns["x"].astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T11:00:00.000000"]
@@ -248,7 +213,7 @@ def test_times_come_as_text() -> None:
     ],
 )
 def test_a_tensor_that_does_not_fit_its_field_is_refused(field: Field, given: dict[str, Any], words: str) -> None:
-    assert said(_one(field), body(given)) == words
+    assert said(one_input(field), body(given)) == words
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,22 @@ import pytest
 from salver.protocols.rows import MAX_ROWS
 from salver.protocols.v2 import MAX_TENSORS
 from salver.signature import Column, Tensor
-from tests.unit.test_protocols_v2 import _one, answers, body, said, tensor
+from tests.unit.asked import one_input
+from tests.unit.test_protocols_v2 import answers, body, said, tensor
 
 
 @pytest.mark.parametrize(("rows", "status"), [(MAX_ROWS - 1, 200), (MAX_ROWS, 200), (MAX_ROWS + 1, 413)])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_request_may_have_ten_thousand_rows(rows: int, status: int, depth: int) -> None:
     given = tensor("a", "FP64", [rows] + [1] * (depth - 1), [1] * rows)
-    (answer,) = answers(_one(Column("a", "float")), [body(given)])
+    (answer,) = answers(one_input(Column("a", "float")), [body(given)])
     assert answer.status == status
 
 
 @pytest.mark.parametrize(("count", "status"), [(MAX_TENSORS - 1, 200), (MAX_TENSORS, 200), (MAX_TENSORS + 1, 413)])
 def test_a_request_may_have_256_tensors(count: int, status: int) -> None:
     more = [tensor(f"t{number}", "FP64", [1], [1]) for number in range(count - 1)]
-    (answer,) = answers(_one(Column("a", "float")), [body(tensor("a", "FP64", [1], [1]), *more)])
+    (answer,) = answers(one_input(Column("a", "float")), [body(tensor("a", "FP64", [1], [1]), *more)])
     assert answer.status == status
 
 
@@ -29,19 +30,20 @@ def test_a_request_may_have_256_tensors(count: int, status: int) -> None:
 def test_a_tensor_may_promise_sixteen_mebi_elements(width: int, status: int) -> None:
     # 4,096 x 4,096 is the limit; the data itself is absent, which is only found for a shape that is allowed.
     given = tensor("x", "FP32", [4096, width], [])
-    (answer,) = answers(_one(Tensor("x", "float32", (-1, -1))), [body(given)])
+    (answer,) = answers(one_input(Tensor("x", "float32", (-1, -1))), [body(given)])
     assert answer.status == status
     assert answer.code == ("bad-protocol-body" if status == 400 else "too-large")
 
 
 def test_a_huge_shape_is_refused_by_arithmetic_alone() -> None:
     given = tensor("x", "FP32", [1, 2**40, 2**40], [1])
-    (answer,) = answers(_one(Tensor("x", "float32", (-1, -1, -1))), [body(given)])
+    (answer,) = answers(one_input(Tensor("x", "float32", (-1, -1, -1))), [body(given)])
     assert (answer.status, answer.code) == (413, "too-large")
 
 
 def test_long_data_that_does_not_match_its_shape_is_refused_before_it_is_read() -> None:
     given = tensor("x", "FP64", [2], [1] * 600_000)
-    assert said(_one(Column("x", "float")), body(given)) == "$.inputs[0]: shape [2] needs 2 elements, data has 600000"
+    refused = said(one_input(Column("x", "float")), body(given))
+    assert refused == "$.inputs[0]: shape [2] needs 2 elements, data has 600000"
     fine = tensor("x", "FP64", [1000, 600], [1] * 600_000)
-    assert answers(_one(Tensor("x", "float64", (-1, 600))), [body(fine)])[0].status == 200
+    assert answers(one_input(Tensor("x", "float64", (-1, 600))), [body(fine)])[0].status == 200

@@ -17,13 +17,27 @@ def test_a_route_leads_through_open_and_start_to_live_and_each_step_waits_for_th
     assert world.running == ["churn@7/0", "churn@7/1"]
     assert world.live is None
     world.ready("churn@7/0")
-    assert world.live is None, "one of two workers is not enough to begin with"
+    assert world.live == 7, "where nothing answers yet, one proven worker is enough"
     world.ready("churn@7/1")
-    assert world.live == 7
     assert [worker.address for worker in world.table.releases[0].workers] == ["/run/churn@7/0", "/run/churn@7/1"]
     assert not world.told("live"), "no gateway has said that it swapped"
     world.ack()
     assert [tell.release for tell in world.told("live")] == ["churn@7"]
+
+
+def test_no_more_workers_load_at_once_than_there_are_cores_and_a_slow_load_holds_up_no_other() -> None:
+    world = World(loads_at_once=1)
+    world.route(7)
+    world.opened(7)
+    assert world.running == ["churn@7/0"]
+    world.ready("churn@7/0")
+    assert world.live == 7
+    assert world.running == ["churn@7/0", "churn@7/1"]
+    slow = World(loads_at_once=1)
+    slow.route(7)
+    slow.opened(7)
+    slow.passes(state.LONG_LOAD)
+    assert slow.running == ["churn@7/0", "churn@7/1"]
 
 
 def test_a_model_without_a_route_is_known_to_gateways_and_nothing_is_loaded() -> None:

@@ -24,7 +24,8 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.gateways = self.chance.choice([1, 2])
-        self.world = World(self.gateways, self.chance.choice([1, 2, 3]))
+        workers = self.chance.choice([1, 2, 3])
+        self.world = World(self.gateways, workers, loads_at_once=self.chance.choice([1, 2, 64]))
         self.unsent: dict[int, list[int]] = {gateway: [] for gateway in range(self.gateways)}
         self.proven: set[str] = set()
         self.served = False

@@ -164,22 +164,46 @@ def test_a_dataframe_of_floats_is_the_matrix_itself() -> None:
     assert list(frame.columns) == ["a", "b"]
 
 
-def test_values_outside_the_training_range_are_counted_per_column() -> None:
-    count = tables.unseen_counter(
+def test_values_outside_the_training_range_are_counted() -> None:
+    watch = tables.unseen_counter(
         (
             Column("a", "float", minimum=0.0, maximum=1.0, nullable=True),
             Column("c", "category", categories=("x",), nullable=True),
+            Column("n", "int", maximum=9.0),
             Column("e", "float", minimum=0.0, enforce=True),
+            Column("f", "category", categories=("x",), enforce=True),
         )
     )
-    assert count is not None
+    assert watch is not None
     columns = {
         "a": np.array([-0.1, 0.0, 1.0, 1.1, np.nan]),
         "c": np.array(["x", "y", None, "z", "x"], object),
-        "e": np.zeros(5),
+        "n": np.array([-(2**62), 9, 10, 0, 0]),
+        "e": np.full(5, -1.0),
+        "f": np.array(["no"] * 5, object),
     }
-    assert count(columns) == {"a": 2, "c": 2}
-    assert count({"a": np.array([0.5]), "c": np.array(["x"], object), "e": np.zeros(1)}) == {}
+    count = watch(columns)
+    columns["a"][:], columns["c"][:] = 0.5, "x"  # what a model does with its rows afterwards
+    assert count() == 2 + 2 + 1
+    assert watch(columns)() == 1
+
+
+def test_a_matrix_counts_only_in_columns_that_have_a_range_and_do_not_enforce_it() -> None:
+    fields = (
+        Column("a", "float", minimum=0.0),
+        Column("free", "float", nullable=True),
+        Column("b", "float", maximum=1.0, nullable=True),
+        Column("e", "float", minimum=0.0, maximum=1.0, enforce=True),
+    )
+    watch = tables.unseen_counter(fields)
+    assert watch is not None
+    columns = tables.builder(fields, tuple)([(-1.0, -9e9, 2.0, 5.0), (0.0, None, None, 5.0), (1e308, np.inf, 1.0, 5.0)])
+    assert isinstance(columns, tables.MatrixColumns)
+    count = watch(columns)
+    columns.block[:] = 0.5
+    assert count() == 2
+    assert watch(columns)() == 0
+    assert watch(tables.concat([columns, columns]))() == 0
 
 
 def test_a_signature_without_ranges_has_nothing_to_count() -> None:

@@ -103,16 +103,30 @@ async def _ask(chunk: _Chunk, release: Release) -> list[Any]:
     """The answers to a chunk's rows, in order; raises where the whole chunk has none."""
     if not chunk.rows:
         return []
-    where = f"lines {chunk.records[0].line} to {chunk.records[-1].line}"
     try:
-        reply = await release.ask("native", b"[" + b",".join(chunk.rows) + b"]")
+        return await _answers(chunk.rows, release)
     except SalverError as problem:
+        where = f"lines {chunk.records[0].line} to {chunk.records[-1].line}"
         raise error(problem.code, f"{where}: {problem.message}", hint=problem.hint, details=problem.details) from None
+
+
+async def _answers(rows: list[bytes], release: Release) -> list[Any]:
+    """The answers to these rows, in order; a row that kills workers is found by halving, and fails alone."""
+    try:
+        reply = await release.ask("native", b"[" + b",".join(rows) + b"]")
+    except SalverError as problem:
+        if problem.code != "poison-request":
+            raise
+        if len(rows) == 1:
+            return [{"error": {"code": problem.code, "detail": problem.message}}]
+        half = len(rows) // 2
+        first, second = await asyncio.gather(_answers(rows[:half], release), _answers(rows[half:], release))
+        return first + second
     if reply.status != 200:
-        raise error(reply.code or "internal", f"{where}: {_detail(reply)}")
+        raise error(reply.code or "internal", _detail(reply))
     answers: list[Any] = msgspec.json.decode(reply.body, type=list[Any])
-    if len(answers) != len(chunk.rows):
-        raise error("row-count", f"{where}: {len(chunk.rows)} rows sent, {len(answers)} answers came")
+    if len(answers) != len(rows):
+        raise error("row-count", f"{len(rows)} rows sent, {len(answers)} answers came")
     return answers
 
 

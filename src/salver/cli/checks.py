@@ -62,7 +62,7 @@ def of_release(settings: Settings, reference: str) -> Iterator[Callable[[], Chec
         return
     yield lambda: Check(opened.name, True, f"{len(opened.manifest.files)} files, every digest right")
     yield lambda: _environment(opened)
-    yield lambda: _golden(opened)
+    yield lambda: _golden(opened, settings.serve.load_timeout)
 
 
 def _software() -> Check:
@@ -157,9 +157,9 @@ def _environment(opened: wiring.Opened) -> Check:
     return Check("environment", False, "; ".join(map(str, differences)), advice)
 
 
-def _golden(opened: wiring.Opened) -> Check:
+def _golden(opened: wiring.Opened, load_timeout: float) -> Check:
     async def prove() -> None:
-        async with LocalRelease(opened.folder, opened.name):
+        async with LocalRelease(opened.folder, opened.name, load_timeout=load_timeout):
             pass
 
     try:

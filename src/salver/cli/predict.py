@@ -13,6 +13,7 @@ from salver.errors import error
 if TYPE_CHECKING:
     from salver.batch.file import Task
     from salver.batch.score import Summary
+    from salver.dispatch.local import LocalRelease
     from salver.errors import SalverError
     from salver.wiring import Opened
 
@@ -47,20 +48,24 @@ def predict(
     from salver import wiring
     from salver.batch.file import Task, formats
     from salver.cli.terminal import working
+    from salver.dispatch.local import LocalRelease
 
     task = Task(file, output, file_format, output_format)
     formats(task)
     with working(f"open {reference}"):
-        opened = wiring.open_release(gather(registry=registry).settings, reference)
+        settings = gather(registry=registry).settings
+        opened = wiring.open_release(settings, reference)
     options = ("--any-environment",) if any_environment else ()
-    summary = asyncio.run(_score(task, opened, workers, options))
+    local = LocalRelease(
+        opened.folder, opened.name, workers=workers, options=options, load_timeout=settings.serve.load_timeout
+    )
+    summary = asyncio.run(_score(task, opened, local))
     _conclude(task, summary, opened.name)
 
 
-async def _score(task: Task, opened: Opened, workers: int, options: tuple[str, ...]) -> Summary:
+async def _score(task: Task, opened: Opened, release: LocalRelease) -> Summary:
     from salver.batch.file import score_file
     from salver.cli.terminal import print_failure, progress
-    from salver.dispatch.local import LocalRelease
 
     shown = 0
     with progress(f"score {task.source}") as bar:
@@ -75,7 +80,7 @@ async def _score(task: Task, opened: Opened, workers: int, options: tuple[str, .
         def on_progress(rows: int, fraction: float) -> None:
             bar.update(item, completed=fraction, description=f"{rows:,} rows")
 
-        async with LocalRelease(opened.folder, opened.name, workers=workers, options=options) as local:
+        async with release as local:
             return await score_file(
                 task, opened.manifest.signature, local, on_failure=on_failure, on_progress=on_progress
             )

@@ -39,7 +39,7 @@ def release(
     from salver.publish.run import release_model
 
     settings = gather(registry=registry).settings
-    request = replace(load_project(path), note=note)
+    request = replace(load_project(path), note=note, load_timeout=settings.serve.load_timeout)
     with working(f"build and prove {request.name}"):
         outcome = release_model(request, wiring.registry(settings))
     if as_json:

@@ -24,8 +24,8 @@ def problems_of(body: bytes, codec: Codec) -> list[str]:
     if part.failure is not None:
         return [part.failure.message, *part.failure.details]
     problems: list[str] = []
-    for index, problem in sorted(part.errors.items()):
-        problems += problem.details or (f"rows[{index}]: {problem.message}",)
+    for _, problem in sorted(part.errors.items()):  # each names its place itself
+        problems += problem.details or (problem.message,)
     return problems
 
 

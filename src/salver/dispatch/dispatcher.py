@@ -11,7 +11,7 @@ from typing import Protocol
 from salver.dispatch.batching import Batcher, Call, Failure, Limits
 from salver.dispatch.quarantine import Quarantine
 from salver.dispatch.upstream import Upstream
-from salver.frames import Answers, Hello, Message, Started
+from salver.frames import Answers, Counted, Hello, Message, Started
 
 SWEEP = 0.05
 TURNS = 4
@@ -25,6 +25,10 @@ class Taker(Protocol):
 
         None stands where nobody waits any more. `now` is in monotonic nanoseconds.
         """
+        ...
+
+    def counted(self, counted: Counted) -> None:
+        """What was odd in requests whose answers have arrived."""
         ...
 
     def failed(self, call: Call, code: str) -> None:
@@ -140,6 +144,8 @@ class Dispatcher:
                 self._taker.answered(message, columns, replies, time.monotonic_ns())
             elif isinstance(message, Started):
                 batcher.started(slot, message.id)
+            elif isinstance(message, Counted):
+                self._taker.counted(message)
         if not self._gathering:
             self._gather()
 

@@ -75,8 +75,8 @@ class Gateway:
         self._control.acknowledge(version, swap_ms)
 
     def _signalled(self, signum: int) -> None:
-        """SIGTERM grants load balancers the drain delay, Control-C and a second signal don't."""
-        if signum == signal.SIGINT or self._stop.is_set():
+        """SIGTERM grants load balancers the drain delay, however often it comes; SIGINT ends it."""
+        if signum == signal.SIGINT:
             self._hurry.set()
         self._serving.draining = True
         self._stop.set()
@@ -122,6 +122,7 @@ def main() -> int:
     parser.add_argument("--limits", default="{}")
     options = parser.parse_args()
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, there is nothing to drain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Gateway(options, runner.get_loop()).run())
     return 0

@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
             self._finish(front.pages(found, front))
             return
         refusal = request.refusal()
-        if refusal is not None:
+        if refusal is not None and not (found.form.protocol == "v1" and request.is_form()):
             self._write_error(refusal, found.form.protocol)
             return
         request.target = found

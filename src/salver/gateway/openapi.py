@@ -19,6 +19,11 @@ PROBLEM = {
         "code": {"type": "string", "description": "Stable, kebab-case."},
         "detail": {"type": "string"},
         "hint": {"type": "string"},
+        "details": {
+            "type": "array",
+            "description": "Every problem, where several are known.",
+            "items": {"type": "string"},
+        },
     },
 }
 ROW_ERROR = {

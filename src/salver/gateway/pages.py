@@ -12,7 +12,7 @@ import msgspec
 
 from salver import metrics
 from salver.errors import SalverError
-from salver.gateway import openapi
+from salver.gateway import exposition, openapi
 from salver.gateway.answers import error_body, page
 from salver.gateway.front import Front
 from salver.gateway.paths import Target
@@ -143,7 +143,7 @@ class Pages:
         del target
         for entry in self._serving.entries.values():
             entry.tally.set("salver_waiting", float(entry.dispatcher.open_requests))
-        body = metrics.render(self._blocks, self._serving.table.slots)
+        body = exposition.render(self._blocks, self._serving.table.slots)
         return 200, body, "text/plain; version=0.0.4; charset=utf-8"
 
     def _status(self, target: Target) -> tuple[int, bytes, str]:

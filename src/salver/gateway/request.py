@@ -97,6 +97,10 @@ class Request:
             hint="send JSON in UTF-8 with content-type: application/json",
         )
 
+    def is_form(self) -> bool:
+        """Whether its type is the one that `curl -d` names where nothing is said; V1's clients send JSON so."""
+        return self.content_type.lower() == b"application/x-www-form-urlencoded"
+
 
 def _read_length(request: Request, value: bytes) -> None:
     most = request.limits.body

@@ -12,7 +12,7 @@ from salver.dispatch.batching import Call
 from salver.dispatch.batching import Limits as BatchLimits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.errors import SalverError, error
-from salver.frames import Answers
+from salver.frames import Answers, Counted
 from salver.gateway.answers import Clock, Heads
 from salver.gateway.limits import Limits
 from salver.gateway.table import Loaded, Table
@@ -57,6 +57,11 @@ class Entry:
             if call is not None:
                 call.owner.replied(call, reply, now)
         self.tally.batch(answers, columns, replies, now)
+
+    def counted(self, counted: Counted) -> None:
+        """Count what was odd in answered requests."""
+        self.tally.add("salver_extra_fields", counted.extra_fields)
+        self.tally.add("salver_unseen_values", counted.unseen_values)
 
     def failed(self, call: Call, code: str) -> None:
         """Tell the connection that no worker answered."""

@@ -49,13 +49,15 @@ class Decoded(Struct, frozen=True):
     """A batch, decoded: the columns of all valid rows of all requests, how many they are, and one part per request.
 
     Where every request is one valid row, `rows` may be set: it writes the outputs as the body of each row's answer,
-    with status 200 in JSON. That saves an `Encoded` per request.
+    with status 200 in JSON. That saves an `Encoded` per request. `extra`, if set, counts the fields that the signature
+    does not have in the requests that are not refused; it is slow, so callers call it, once, after the answers.
     """
 
     columns: Columns
     count: int
     parts: list[Part]
     rows: Callable[[Columns], list[bytes]] | None = None
+    extra: Callable[[], int] | None = None
 
 
 class Encoded(Struct, frozen=True, gc=False):

@@ -6,7 +6,8 @@ A bad row in a list is answered in its place, unless the request says `strict=tr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from salver import tables
 from salver.errors import SalverError, error, problem_json
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import ENCODER, row_encoder
+from salver.protocols.extra import ExtraFields
 from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, elements, refusal, told
 from salver.tables import Columns
 
@@ -33,44 +35,33 @@ class NativeCodec:
     def __init__(self, subject: Subject) -> None:
         signature = subject.signature
         self._rows = RowType(signature.inputs)
-        self._struct: type[msgspec.Struct] = self._rows.struct
-        self._decode = decoder(self._struct | list[self._struct]).decode  # type: ignore[name-defined]
+        self._decode = _decoder(self._rows.struct)
+        self._decode_strictly = _decoder(self._rows.strict)
+        self._extra = ExtraFields(self._rows)
+        self._expects_extra = False  # whether the last batch had extra fields
         self._columns = tables.builder(signature.inputs)
         self._answers = row_encoder(signature.outputs)
-        self._only_rows = {self._struct}
         self._singles: list[Part] = []
 
     def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         # Joining the bodies to decode them in one call would be faster still, but a body such as `{},{}` would then
         # shift every row after it to another caller.
-        rows: list[Any]
         if not options and max(map(len, bodies), default=0) <= _TOO_MANY:
-            try:
-                rows = list(map(self._decode, bodies))
-            except UNREADABLE:
-                pass  # found again below, one by one
-            else:
-                if set(map(type, rows)) == self._only_rows:
-                    return Decoded(self._columns(rows), len(rows), self._single_rows(len(rows)), self._answers)
-        rows = []
+            read, suspects = self._at_once(bodies)
+            if read and list not in set(map(type, read)):
+                extra = partial(self._count_extra, suspects) if suspects else None
+                return Decoded(self._columns(read), len(read), self._single_rows(len(read)), self._answers, extra)
+        rows: list[Any] = []
+        suspected: list[bytes] = []
         parts: list[Part] = []
         for body in bodies:
-            if options or len(body) > _TOO_MANY:
-                parts.append(self._part(body, options or {}, rows))
-                continue
-            try:
-                value = self._decode(body)
-            except UNREADABLE as problem:
-                parts.append(self._reread(body, problem, False, rows))
-                continue
-            if type(value) is list:
-                parts.append(Part(len(rows), len(value), len(value), "list"))
-                rows += value
-            else:
-                parts.append(Part(len(rows), 1, 1, "row"))
-                rows.append(value)
-        return Decoded(self._columns(rows), len(rows), parts)
+            part, exact = self._part(body, options or {}, rows)
+            parts.append(part)
+            if not exact and part.failure is None:
+                suspected.append(body)
+        extra = partial(self._count_extra, suspected) if suspected else None
+        return Decoded(self._columns(rows), len(rows), parts, extra=extra)
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
@@ -94,25 +85,51 @@ class NativeCodec:
             parts += [Part(start, 1, 1, "row") for start in range(len(parts), count)]
         return parts[:count]
 
-    def _part(self, body: bytes, option: Options, rows: list[Any]) -> Part:
-        """Read a body that has options or is large."""
+    def _at_once(self, bodies: Sequence[bytes]) -> tuple[list[Any], Sequence[bytes]]:
+        """What all bodies hold, nothing if one of them is bad; and those that may have extra fields."""
+        if not self._expects_extra:
+            try:
+                return list(map(self._decode_strictly, bodies)), ()
+            except UNREADABLE:
+                pass
+        try:
+            return list(map(self._decode, bodies)), bodies
+        except UNREADABLE:
+            return [], ()  # what is bad is found again, one by one
+
+    def _value(self, body: bytes) -> tuple[Any, bool]:
+        """What a body holds, and whether it has no extra fields for sure."""
+        if not self._expects_extra:
+            try:
+                return self._decode_strictly(body), True
+            except UNREADABLE:
+                pass
+        return self._decode(body), False
+
+    def _count_extra(self, bodies: Sequence[bytes]) -> int:
+        found = self._extra.count(bodies)
+        self._expects_extra = found > 0
+        return found
+
+    def _part(self, body: bytes, option: Options, rows: list[Any]) -> tuple[Part, bool]:
+        """Read one body; returns also whether it has no extra fields for sure."""
         strict = option.get("strict", "false")
         try:
             if strict not in ("true", "false"):
                 raise error("bad-request", f"strict is {strict!r}; it can be true or false")
             if len(body) > _TOO_MANY and body.count(b"{") > MAX_ROWS and _ARRAY.match(body):
                 elements(body)
-            value = self._decode(body)
+            value, exact = self._value(body)
         except SalverError as problem:
-            return _failed(problem)
+            return _failed(problem), True
         except UNREADABLE as problem:
-            return self._reread(body, problem, strict == "true", rows)
+            return self._reread(body, problem, strict == "true", rows), False
         many = type(value) is list
         read = value if many else [value]
         shape: Shape = "row" if not many else "strict list" if strict == "true" else "list"
         part = Part(len(rows), len(read), len(read), shape)
         rows += read
-        return part
+        return part, exact
 
     def _reread(self, body: bytes, problem: Exception, strict: bool, rows: list[Any]) -> Part:
         """Find out what is wrong with a body, and which of its rows are right."""
@@ -159,6 +176,11 @@ class Native:
 
 
 PROTOCOL = Native()
+
+
+def _decoder(row: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    """What reads a row or a list of rows of this type."""
+    return decoder(row | list[row]).decode  # type: ignore[valid-type]
 
 
 def _failed(problem: SalverError) -> Part:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +20,7 @@ from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import ENCODER, lines, refused, values_of
+from salver.protocols.extra import ExtraFields
 from salver.protocols.rows import (
     MAX_ROWS,
     UNREADABLE,
@@ -43,6 +45,7 @@ Row = tuple[Any, ...]
 _ENOUGH = 2 * MAX_ROWS
 """Bodies up to this many bytes can't hold more instances than allowed: one is at least `1,`."""
 
+_NOT_FAST = (KeyError, *UNREADABLE)
 _FIRST = re.compile(rb'"instances"\s*:\s*\[\s*(.)', re.DOTALL)
 
 
@@ -58,7 +61,11 @@ class V1Codec:
     def __init__(self, subject: Subject) -> None:
         signature = subject.signature
         self._rows = RowType(signature.inputs)
-        self._fast = _fast_decoders(self._rows)
+        self._strict = _fast_decoders(self._rows, self._rows.strict)
+        self._lenient = (_fast_decoders(self._rows, self._rows.struct),)
+        self._both = (self._strict, *self._lenient)
+        self._extra = ExtraFields(self._rows)
+        self._expects_extra = False  # whether the last batch had extra fields
         self._reader = _Reader(self._rows)
         self._envelope = msgspec.json.Decoder(_Envelope)
         self._columns = tables.builder(signature.inputs, tuple)
@@ -68,18 +75,22 @@ class V1Codec:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         del options
         rows: list[Row] = []
+        suspects: list[bytes] = []
         parts: list[Part] = []
         for body in bodies:
             part = Part(len(rows))
             try:
-                part.context, read = self._read(body, part)
+                part.context, read, exact = self._read(body, part)
             except SalverError as problem:
                 part.failure = problem
             else:
                 part.count = part.rows = len(read)
                 rows += read
+                if not exact:
+                    suspects.append(body)
             parts.append(part)
-        return Decoded(self._columns(rows), len(rows), parts)
+        extra = partial(self._count_extra, suspects) if suspects else None
+        return Decoded(self._columns(rows), len(rows), parts, extra=extra)
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
@@ -97,23 +108,33 @@ class V1Codec:
                 encoded.append(Encoded(200, self._answers.body(part.context, texts, span.start, span.stop)))
         return encoded
 
-    def _read(self, body: bytes, part: Part) -> tuple[Form, list[Row]]:
-        """Which of the two forms a body has, and its rows; raises what is wrong, with the bad rows in `part.errors`."""
+    def _count_extra(self, bodies: Sequence[bytes]) -> int:
+        given = [value for body in bodies for value in self._open(body) if value is not UNSET]
+        found = self._extra.count(given)
+        self._expects_extra = found > 0
+        return found
+
+    def _read(self, body: bytes, part: Part) -> tuple[Form, list[Row], bool]:
+        """Which of the two forms a body has, its rows, and whether it has no extra fields for sure.
+
+        Raises what is wrong, with the bad rows in `part.errors`.
+        """
         if len(body) > _ENOUGH and self._reader.could_exceed(body):
             self._check_count(body)
         if first := _FIRST.search(body):
-            try:
-                request = self._fast[first[1]](body)
+            for fast in self._lenient if self._expects_extra else self._both:
+                try:
+                    request = fast[first[1]](body)
+                except _NOT_FAST:
+                    continue  # extra fields, another form, or a bad body: the last two are read one by one
                 if request.inputs is UNSET:
-                    return "predictions", self._reader.values(request.instances)
-            except (KeyError, *UNREADABLE):
-                pass  # another form, or a bad body: both are read one by one
+                    return "predictions", self._reader.values(request.instances), fast is self._strict
         instances, inputs = self._open(body)
         if (instances is UNSET) == (inputs is UNSET):
             raise error("bad-protocol-body", "$: expected exactly one of instances and inputs")
         if inputs is not UNSET:
-            return "outputs", self._reader.columns(inputs)
-        return "predictions", self._reader.rows(instances, part)
+            return "outputs", self._reader.columns(inputs), False
+        return "predictions", self._reader.rows(instances, part), False
 
     def _open(self, body: bytes) -> tuple[Any, Any]:
         """The instances and inputs of a body, unread; as Python values where the body holds tokens that JSON lacks."""
@@ -149,12 +170,15 @@ class V1:
 PROTOCOL = V1()
 
 
-def _fast_decoders(rows: RowType) -> dict[bytes, Callable[[bytes], Any]]:
-    """What reads a body in one call if all its instances are of one form, by the first byte of the first of them."""
+def _fast_decoders(rows: RowType, named: type[Struct]) -> dict[bytes, Callable[[bytes], Any]]:
+    """What reads a body in one call if all its instances are of one form, by the first byte of the first of them.
+
+    `named` is the type of row objects.
+    """
     # One decoder of a union would read mixed forms too, but a union of a tuple and a constrained number corrupts the
     # memory of msgspec 0.22 once it is collected.
     only = rows.fields[0] if len(rows.fields) == 1 else None
-    by_name = _request(rows.struct)
+    by_name = _request(named)
     bare = by_name if only is None else _request(rows.kinds[0])
     in_order = bare if isinstance(only, Tensor) else _request(tuple.__class_getitem__(tuple(rows.kinds)))
     digits = {b"%d" % digit: bare for digit in range(10)}
@@ -209,7 +233,7 @@ class _Reader:
         form = type(instances[0]) if instances else tuple
         if form is tuple:
             return instances
-        return list(map(msgspec.structs.astuple, instances)) if form is self._rows.struct else [(x,) for x in instances]
+        return list(map(msgspec.structs.astuple, instances)) if issubclass(form, Struct) else [(x,) for x in instances]
 
     def rows(self, instances: Any, part: Part) -> list[Row]:
         """Read instances; raises one error of all bad ones."""

@@ -9,6 +9,7 @@ Numbers are taken as written: FP32 data is not rounded to 32 bits on the way to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -67,6 +68,7 @@ class V2Codec:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         del options
         rows: list[Sequence[Any]] = []
+        accepted: list[list[InputTensor]] = []
         parts: list[Part] = []
         for body in bodies:
             start = len(rows)
@@ -83,7 +85,8 @@ class V2Codec:
             else:
                 count = len(rows) - start
                 parts.append(Part(start, count, count, asked))
-        return Decoded(self._columns(rows), len(rows), parts)
+                accepted.append(request.inputs)
+        return Decoded(self._columns(rows), len(rows), parts, extra=partial(self._count_extra, accepted))
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
@@ -148,6 +151,10 @@ class V2Codec:
         if problems:
             raise self._together(problems)
         return self._transposed(columns)
+
+    def _count_extra(self, requests: Sequence[list[InputTensor]]) -> int:
+        named = [inputs for inputs in requests if not self._is_matrix(inputs)]
+        return sum(tensor.name not in self._names for inputs in named for tensor in inputs)
 
     def _by_name(self, inputs: list[InputTensor]) -> dict[str, int]:
         if len(inputs) > MAX_TENSORS:

@@ -35,6 +35,7 @@ class Said(TypedDict, total=False):
     side_effects: SideEffects
     actor: str
     note: str
+    load_timeout: float
 
 
 def release(
@@ -46,7 +47,8 @@ def release(
     send them: a DataFrame, a list of mappings, a mapping of columns or an array. Further, by keyword: `expected`, the
     answers that the examples must get; `signature`, where inferring it isn't enough; `files`, a file or folder that the
     model reads; `options` of the framework (`{"method": "predict_proba"}`); `include`, patterns of data files beside
-    the code; `private`, names of fields whose values must not be kept; `serving`, `side_effects`, `note`.
+    the code; `private`, names of fields whose values must not be kept; `serving`, `side_effects`, `note`;
+    `load_timeout`, the seconds that a worker gets to load it.
     `registry` is a folder; by default SALVER_REGISTRY, else `.salver` beside the nearest salver.toml.
 
     The same content is the same release: releasing it again changes nothing. The first release of a model goes live

@@ -14,7 +14,7 @@ from salver.packaging.card import card
 from salver.publish import trial
 from salver.publish.request import ReleaseRequest
 from salver.publish.staging import Staged, stage
-from salver.publish.trial import Trial
+from salver.publish.trial import Candidate, Trial
 from salver.release import CARD, GOLDEN, LOCK, REFERENCE, Manifest
 
 
@@ -41,24 +41,25 @@ def build(request: ReleaseRequest, folder: Path) -> Built:
     if not staged.requests:
         remark = "it has unsafe side effects, so it was not run: no golden rows, and nothing expected was checked"
         manifest = _finish(staged, None)
-        trial.prove(folder, manifest)
+        trial.prove(Candidate(folder, manifest, request.load_timeout))
         assembly.sweep(folder)
         return Built(folder, manifest, (*staged.remarks, remark))
     examples = [] if request.expected is None else staged.rows
-    tried = trial.ask(folder, staged.manifest, staged.requests, examples)
+    candidate = Candidate(folder, staged.manifest, request.load_timeout)
+    tried = trial.ask(candidate, staged.requests, examples)
     trial.require_same(tried, staged.own_answers, staged.manifest)
     if request.expected is not None:
         trial.require_expected(tried, staged.manifest, request.expected)
     manifest = _finish(staged, tried)
     try:
-        trial.prove(folder, manifest)
+        trial.prove(Candidate(folder, manifest, request.load_timeout))
     except SalverError as problem:
         if problem.code != "golden-mismatch":
             raise
         assembly.write_manifest(folder, staged.manifest)
-        tried = trial.ask_again(folder, staged.manifest, staged.requests, tried)
+        tried = trial.ask_again(candidate, staged.requests, tried)
         manifest = _finish(staged, tried)
-        trial.prove(folder, manifest)
+        trial.prove(Candidate(folder, manifest, request.load_timeout))
     assembly.sweep(folder)
     return Built(folder, manifest, (*staged.remarks, *tried.remarks))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from salver.dispatch.local import LOAD_TIMEOUT
 from salver.record import Release
 from salver.release import Determinism, Serving, SideEffects
 from salver.signature import Signature
@@ -18,7 +19,8 @@ class ReleaseRequest(Struct, frozen=True, kw_only=True):
     `examples` are rows as a DataFrame, a list of mappings, a mapping of columns or an array; `expected` are the
     answers they must get, aligned with them. `files` go to model/; `include` are patterns of data files below
     `project` that go to code/. Of `module`, as of a running script, code/ gets only what the model reaches. `options`
-    belong to the framework; `private` names fields whose values must not be stored or shown.
+    belong to the framework; `private` names fields whose values must not be stored or shown. Each worker that proves
+    the release gets `load_timeout` seconds to load it.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ReleaseRequest(Struct, frozen=True, kw_only=True):
     side_effects: SideEffects = "none"
     actor: str = ""
     note: str = ""
+    load_timeout: float = LOAD_TIMEOUT
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

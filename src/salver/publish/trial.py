@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from salver import golden
-from salver.dispatch.local import LocalRelease
+from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
 from salver.errors import error
 from salver.publish.infer import to_rows
 from salver.publish.native import body
@@ -26,6 +26,14 @@ NO_GOLDEN = ("--no-golden",)
 T = TypeVar("T")
 
 
+class Candidate(Struct, frozen=True):
+    """What is tried: a release folder, its manifest, and the seconds that a worker gets to load it."""
+
+    folder: Path
+    manifest: Manifest
+    load_timeout: float = LOAD_TIMEOUT
+
+
 class Trial(Struct, frozen=True):
     """What a worker answered: the golden rows, how reproducible the answers were found to be, and other rows asked."""
 
@@ -36,7 +44,7 @@ class Trial(Struct, frozen=True):
     asked: list[Any] = []
 
 
-def ask(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Trial:
+def ask(candidate: Candidate, requests: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Trial:
     """Answer the golden requests in a clean process: all at once, then one by one, and again if those differ.
 
     Arithmetic that depends on the batch shows here in the last bits, and makes a tolerance. Then `rows` are asked.
@@ -45,7 +53,7 @@ def ask(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], rows: 
 
     async def run(local: LocalRelease) -> Trial:
         together = await _ask(local, requests)
-        _require_answers(together, manifest.model)
+        _require_answers(together, candidate.manifest.model)
         single = [answer for request in requests for answer in await _ask(local, [request])]
         determinism, tolerances = golden.classify(together, single)
         remarks: tuple[str, ...] = ()
@@ -57,14 +65,14 @@ def ask(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], rows: 
             asked += await _ask(local, rows[start : start + CHUNK])
         return Trial(together, determinism, tolerances, remarks, asked)
 
-    return _run(folder, manifest, NO_GOLDEN, run)
+    return _run(candidate, NO_GOLDEN, run)
 
 
 _RANDOM = "the same rows get different answers each time: golden rows check their types only"
 _BATCH_DEPENDENT = "a row's answer depends on which rows share its batch; was that meant?"
 
 
-def ask_again(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], before: Trial) -> Trial:
+def ask_again(candidate: Candidate, requests: list[dict[str, Any]], before: Trial) -> Trial:
     """Classify by a second clean process, for a release that didn't reproduce its golden rows in one."""
 
     async def run(local: LocalRelease) -> Trial:
@@ -74,16 +82,16 @@ def ask_again(folder: Path, manifest: Manifest, requests: list[dict[str, Any]], 
         remark = f"two processes answer differently: golden rows are checked by {determinism}"
         return Trial(before.answers, determinism, tolerances, (*before.remarks, remark))
 
-    return _run(folder, manifest, NO_GOLDEN, run)
+    return _run(candidate, NO_GOLDEN, run)
 
 
-def prove(folder: Path, manifest: Manifest) -> None:
+def prove(candidate: Candidate) -> None:
     """Start a clean worker on the finished folder; it must reproduce the golden rows, else its error is raised."""
 
     async def run(local: LocalRelease) -> None:
         del local
 
-    _run(folder, manifest, (), run)
+    _run(candidate, (), run)
 
 
 def require_expected(trial: Trial, manifest: Manifest, expected: Any) -> None:
@@ -178,13 +186,12 @@ def _shown(problems: Sequence[str]) -> tuple[str, ...]:
     return (*problems[:SHOWN], *([f"and {rest} more"] if rest > 0 else []))
 
 
-def _run(
-    folder: Path, manifest: Manifest, options: tuple[str, ...], act: Callable[[LocalRelease], Coroutine[Any, Any, T]]
-) -> T:
-    """Do `act` with a worker of the folder, from code that isn't asynchronous, also inside a notebook's event loop."""
+def _run(candidate: Candidate, options: tuple[str, ...], act: Callable[[LocalRelease], Coroutine[Any, Any, T]]) -> T:
+    """Do `act` with a worker of it, from code that isn't asynchronous, also inside a notebook's event loop."""
 
     async def with_worker() -> T:
-        async with LocalRelease(folder, f"{manifest.model}@new", options=options) as local:
+        name, seconds = f"{candidate.manifest.model}@new", candidate.load_timeout
+        async with LocalRelease(candidate.folder, name, options=options, load_timeout=seconds) as local:
             return await act(local)
 
     try:

@@ -26,7 +26,7 @@ from salver.registry.releases import Published
 from salver.registry.sealed import T
 from salver.registry.verify import Problem, Report
 from salver.release import MANIFEST, File, Manifest, check_name, parse_manifest
-from salver.route import Change, Route, arms, next_route
+from salver.route import Route, arms
 from salver.storage import Storage
 
 __all__ = ["Known", "Problem", "Published", "Registry", "ReleaseCache", "Report", "locate"]
@@ -99,10 +99,6 @@ class Registry:
         """The routes that follow `seq`; asks only for the next number, so it is cheap to call often."""
         return self._routes(model).after(seq)
 
-    def next_route(self, model: str, change: Change) -> Route:
-        """The route that would put `change` in force now; `append_route` it."""
-        return next_route(model, self.current(model), change)
-
     def append_route(self, route: Route) -> None:
         """Put a route in force; `lost-race` when another took its number: read `current` again and decide anew."""
         for number in arms(route):
@@ -112,10 +108,6 @@ class Registry:
     def policy(self, model: str) -> Policy | None:
         """The policy in force, or None when the model never had one."""
         return self._policies(model).last()
-
-    def policies(self, model: str) -> list[Policy]:
-        """Every policy the model ever had, oldest first."""
-        return self._policies(model).all()
 
     def append_policy(self, policy: Policy) -> None:
         """Put a policy in force; `lost-race` when another took its number."""

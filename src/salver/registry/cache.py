@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,10 @@ class Known(Struct, frozen=True):
 
 
 class ReleaseCache:
-    """Unpacked releases below `root`, one folder per id; several processes may share it."""
+    """Unpacked releases below `root`, one folder per id; several processes may share it.
+
+    What was in force is kept apart for each registry, by its address: two of them may have a model of one name.
+    """
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
@@ -71,27 +75,39 @@ class ReleaseCache:
         except OSError as problem:
             raise disk_error(problem, str(self._root), f"opening {release.name} in the cache") from problem
 
-    def remember(self, known: Known) -> None:
-        """Keep what is in force for a model, for a start without the registry."""
+    def remember(self, registry: str, known: Known) -> None:
+        """Keep what is in force for a model of a registry, for a start without it."""
+        folder = self._known(registry)
         name = f"{check_name(known.route.model)}.json"
         temporary = self._root / "tmp" / f"{name}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
-            for part in ("known", "tmp"):
-                self._make_folder(self._root / part)
+            for each in (folder, self._root / "tmp"):
+                self._make_folder(each)
             write_file(self._disk, temporary, [seal(known)])
-            self._disk.rename(temporary, self._root / "known" / name)
-            self._disk.sync_folder(self._root / "known")
+            self._disk.rename(temporary, folder / name)
+            self._disk.sync_folder(folder)
         except OSError as problem:
-            raise disk_error(problem, str(self._root), f"writing known/{name}") from problem
+            raise disk_error(problem, str(self._root), f"writing {folder / name}") from problem
 
-    def recall(self, model: str) -> Known | None:
+    def remembered(self, registry: str) -> list[str]:
+        """The models of a registry of which something is remembered, sorted."""
+        try:
+            entries = list(self._disk.scan(self._known(registry)))
+        except OSError:
+            return []
+        return sorted(entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
+
+    def recall(self, registry: str, model: str) -> Known | None:
         """What was in force for a model when it was last remembered; None where that can't be read any more."""
-        path = self._root / "known" / f"{check_name(model)}.json"
+        path = self._known(registry) / f"{check_name(model)}.json"
         try:
             with self._disk.reader(path) as file:
                 return unseal(file.read(), Known, str(path))
         except (OSError, SalverError):
             return None
+
+    def _known(self, registry: str) -> Path:
+        return self._root / "registries" / hashlib.sha256(registry.encode()).hexdigest()[:16] / "known"
 
     def _damage(self, folder: Path, digest: str) -> str:
         """What is wrong with an entry; empty when nothing is. Removes what does not belong to the release."""

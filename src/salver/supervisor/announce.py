@@ -7,6 +7,7 @@ import sys
 from typing import Any, TextIO
 
 from salver.supervisor.reconcile import Tell
+from salver.supervisor.state import SLOW_RETRY
 
 
 class Voice:
@@ -32,7 +33,10 @@ class Voice:
             self.say("live", text, release=tell.release, seconds=tell.seconds)
             return
         failure = tell.failure
-        said = "was refused" if tell.kind == "refused" else "can't be loaded yet and is tried again"
+        said = "can't be loaded yet and is tried again"
+        if tell.kind == "refused":
+            slowly = f"can't be loaded and is tried again every {SLOW_RETRY:.0f} s"
+            said = "was refused" if failure.retry_at is None else slowly
         text = f"{tell.release} {said}: {failure.message}"
         text += "".join(f"\n  - {detail}" for detail in failure.details)
         if failure.hint:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from salver.supervisor.restart import Death
+from salver.worker.lifeline import PARENT
 
 Kind = Literal["gateway", "follower", "worker"]
 
@@ -50,13 +51,15 @@ class Child:
         argv = [fill(part, places) for part in self.command]
         self.status, self.alone, self.restart_at = {}, False, None
         self.ready_at = None if self.kind == "worker" else now
-        # A Control-C at the terminal goes to every process of the group; what an orderly stop means is the keeper's
-        # to decide, so a child starts out deaf to it. (A Control-C in these few milliseconds is lost.)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            self._process = subprocess.Popen(argv, env=self.env, pass_fds=descriptors, stdin=subprocess.DEVNULL)
-        finally:
-            signal.signal(signal.SIGINT, before)
+        # A Control-C at the terminal, or a service that is stopped, means every process of the group: what an orderly
+        # stop is, is the keeper's to decide. In a session of its own a child does not hear of either.
+        self._process = subprocess.Popen(
+            argv,
+            env={**self.env, PARENT: str(os.getpid())},
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def ended(self) -> int | None:
         """The exit code if it has ended since it was spawned (negative: the signal), else None."""

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from salver.dispatch.launch import worker_command
+from salver import metrics
+from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
 from salver.gateway.table import Table
 from salver.registry import Registry
@@ -27,13 +28,14 @@ from salver.route import Change, Route
 from salver.storage.folder import FolderStorage
 from salver.supervisor import memory, plan, state
 from salver.supervisor.announce import Voice
+from salver.supervisor.deaths import Deaths
 from salver.supervisor.gateways import Gateways
 from salver.supervisor.inquiry import Inquiry
 from salver.supervisor.link import LONGEST_LINE
 from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused, settle
 from salver.supervisor.releases import Releases
 from salver.supervisor.state import Facts, Failure, Key, State
-from salver.worker.lifeline import die_with_parent
+from salver.worker.lifeline import die_with_parent, ignore_stops
 
 STOP_GRACE = 10.0
 LOOK_FOR_MODELS = 2.0
@@ -45,13 +47,19 @@ _MARKS = {"-101": "{listen}", "-102": "{status}"}
 class Follower:
     """One life of the follower."""
 
-    def __init__(self, wanted: plan.Plan, releases: Releases, keeper: asyncio.StreamWriter) -> None:
+    def __init__(self, wanted: plan.Plan, releases: Releases, deaths: Deaths, keeper: asyncio.StreamWriter) -> None:
         self._plan = wanted
         self._releases = releases
+        self._deaths = deaths
         self._keeper = keeper
         self._voice = Voice(wanted.json_logs)
         self._gateways = Gateways(self)
-        self._state = State(wanted.gateways, load_timeout=wanted.load_timeout, drain_timeout=wanted.drain_timeout)
+        self._state = State(
+            wanted.gateways,
+            load_timeout=wanted.load_timeout,
+            drain_timeout=wanted.drain_timeout,
+            loads_at_once=cpu_budget(),
+        )
         self._inquiry = Inquiry(self._state, wanted.models, self.look_again)
         self._look = asyncio.Event()
         self._openers = ThreadPoolExecutor(PARALLEL_OPENS, thread_name_prefix="open")
@@ -87,6 +95,9 @@ class Follower:
             case "children":
                 memory.recall(known, event["note"], time.monotonic())
                 state.processes_known(known, event["children"], event["breakers"])
+                for release, deaths in event["deaths"].items():
+                    self._deaths.told(release, deaths)
+                self._deaths.write(known.slots)
                 known.draining = event["draining"]
                 self._voice.address = event["card"]["http"]
                 self._inquiry.introduced(event["card"], event["children"])
@@ -104,6 +115,9 @@ class Follower:
                 if event["open"]:
                     text = f"{event['group']} died too often; its workers start again only every 30 s"
                     self._voice.say("crashing", text, release=event["group"])
+            case "deaths":
+                self._deaths.told(event["group"], event["deaths"])
+                self._deaths.write(known.slots)
             case "drain":
                 known.draining = True
 
@@ -155,6 +169,7 @@ class Follower:
             case Publish(table):
                 # The keeper hears it first: what gateways know, a follower that comes after this one knows too.
                 self._order(op="remember", note=memory.note(self._state))
+                self._deaths.write(table.slots)
                 self._gateways.publish(table)
             case Fallback():
                 self._spawn(self._fall_back(action))
@@ -314,7 +329,7 @@ async def follow(options: argparse.Namespace) -> None:
     events, keeper = await asyncio.open_unix_connection(
         sock=socket.socket(fileno=options.keeper_fd), limit=LONGEST_LINE
     )
-    follower = Follower(wanted, releases, keeper)
+    follower = Follower(wanted, releases, Deaths(metrics.Block(options.metrics_fd)), keeper)
     control, status = (socket.socket(fileno=number) for number in (options.control_fd, options.status_fd))
     await follower.run(events, control, status)
 
@@ -322,13 +337,12 @@ async def follow(options: argparse.Namespace) -> None:
 def main() -> int:
     """Run the follower; returns its exit code."""
     parser = argparse.ArgumentParser(prog="salver.supervisor.follower", description=__doc__)
-    for name in ("--plan-fd", "--keeper-fd", "--control-fd", "--status-fd"):
+    for name in ("--plan-fd", "--keeper-fd", "--control-fd", "--status-fd", "--metrics-fd"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--folder", required=True, help="only shown in the process list")
     options = parser.parse_args()
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # whole process groups get them; the keeper says when it is over
+    ignore_stops()
     asyncio.run(follow(options))
     os._exit(0)  # threads may still wait for a registry that does not answer
 

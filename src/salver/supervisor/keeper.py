@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from salver.supervisor import listeners, restart, runtime
 from salver.supervisor.children import Child, pipe
 from salver.supervisor.link import Lines, Link
 from salver.supervisor.plan import Plan
+from salver.worker.lifeline import STOP
 
 STOP_GRACE = 5.0
 DRAIN_MARGIN = 5.0
@@ -49,7 +51,8 @@ class Keeper:
         self._children: dict[str, Child] = {}
         self._breakers: dict[str, restart.Breaker] = {}
         self._sockets = _listen(plan, folder)
-        self._memory = [listeners.memory(f"salver-metrics-{i}", plan.metrics_bytes) for i in range(plan.gateways)]
+        self._memory = [listeners.memory(f"salver-metrics-{i}", plan.metrics_bytes) for i in range(plan.gateways + 1)]
+        self._deaths: Counter[str] = Counter()
         self._plan_fd = plan_fd
         self._link: Link | None = None
         self._note: Any = None
@@ -130,7 +133,7 @@ class Keeper:
         self._unlink()  # this ends the follower, which is deaf to signals that a whole process group gets
         grace = STOP_GRACE if self._signals < 3 else 0.0
         for child in list(self._children.values()):
-            self._stop(child, signal.SIGTERM, until=self._clock() + grace)
+            self._stop(child, STOP if child.kind == "worker" else signal.SIGTERM, until=self._clock() + grace)
 
     def _stop(self, child: Child, number: int, until: float) -> None:
         """Ask a child to end; it is killed when `until` has passed, and never started again."""
@@ -204,6 +207,7 @@ class Keeper:
             link = self._link.theirs.detach()
             control, status = (self._sockets[name].fileno() for name in ("control", "status"))
             named = {"plan": self._plan_fd, "keeper": link, "control": control, "status": status}
+            named["metrics"] = self._memory[-1]  # the block behind those of the gateways is the supervisor's own
             places = {name: str(number) for name, number in named.items()} | {"folder": str(self._folder)}
             return places, tuple(named.values()), [link]
         listen, admin = (self._sockets[name].fileno() for name in ("listen", "admin"))
@@ -275,6 +279,9 @@ class Keeper:
             self._say(f"{child.name} died ({_how(code)}); it starts again in {delay:.1f} s")
         shown = None if never else round(delay, 3)
         self._tell(event="exited", name=child.name, code=code, status=child.status, restart_in=shown)
+        if child.group:
+            self._deaths[child.group] += 1
+            self._tell(event="deaths", group=child.group, deaths=self._deaths[child.group])
 
     def _breaker(self, child: Child) -> restart.Breaker:
         return self._breakers.get(child.group, restart.Breaker())
@@ -304,7 +311,7 @@ class Keeper:
             elif order["op"] == "start":
                 self._obey_start(order)
             elif order["op"] == "stop" and (child := self._children.get(order["name"])) and child.kind == "worker":
-                self._stop(child, signal.SIGTERM, until=self._clock() + float(order["grace"]))
+                self._stop(child, STOP, until=self._clock() + float(order["grace"]))
         except (KeyError, TypeError, ValueError) as problem:
             self._say(f"an order of the follower can't be understood: {type(problem).__name__}: {problem}")
 
@@ -329,6 +336,7 @@ class Keeper:
             event="children",
             children=[child.facts() for child in self._children.values()],
             breakers=[group for group, breaker in self._breakers.items() if breaker.opened is not None],
+            deaths=self._deaths,
             note=self._note,
             draining=self._drain_ends is not None,
             card=self._card(),

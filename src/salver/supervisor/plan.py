@@ -16,7 +16,7 @@ GATEWAY = (
 )  # fmt: skip
 FOLLOWER = (
     sys.executable, "-P", "-m", "salver.supervisor.follower", "--plan-fd", "{plan}", "--keeper-fd", "{keeper}",
-    "--control-fd", "{control}", "--status-fd", "{status}", "--folder", "{folder}",
+    "--control-fd", "{control}", "--status-fd", "{status}", "--metrics-fd", "{metrics}", "--folder", "{folder}",
 )  # fmt: skip
 
 

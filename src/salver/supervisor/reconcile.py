@@ -97,7 +97,7 @@ def settle(state: State, now: float) -> list[Action]:
     actions += _publish(state, now)
     actions += _confirm(state, now)
     if not state.draining:
-        actions += _staff(state)
+        actions += _staff(state, now)
     return actions
 
 
@@ -171,12 +171,16 @@ def _approach(state: State, model: Model, now: float) -> Iterator[Action]:
     if release.phase == "opening" and key not in state.opening:
         state.opening.add(key)
         yield Open(*key)
-    ready = [state.processes[name].ready for name in release.worker_names if name in state.processes]
+    workers = [state.processes[name] for name in release.worker_names if name in state.processes]
+    ready = [worker.ready for worker in workers]
     was_warm = release.phase == "leaving" and bool(ready) and all(ready)
     if release.phase == "leaving":
         release.phase, release.since, release.wanted_at = "starting", now, now  # some of its workers may have ended
     seconds = None
-    if release.phase == "starting" and len(ready) == len(release.worker_names) and all(ready):
+    # While an older release answers, the new one waits for all of its workers; where none does, the first is enough.
+    whole = len(workers) == len(release.worker_names) and not any(worker.stopping for worker in workers)
+    enough = any(ready) if model.live is None else all(ready)
+    if release.phase == "starting" and whole and enough:
         release.phase, release.left_at = "loaded", None
         seconds = None if was_warm else now - release.wanted_at
     if release.phase == "loaded":
@@ -289,8 +293,12 @@ def _nowhere(state: State, release: Release, now: float) -> bool:
     return all(release.left_version in versions for versions in state.acks.values())
 
 
-def _staff(state: State) -> Iterator[Action]:
-    """Start the workers that are missing and end those that nobody needs."""
+def _staff(state: State, now: float) -> Iterator[Action]:
+    """Start the workers that are missing and end those that nobody needs.
+
+    No more load at once than the machine has cores, and first each release's first worker: twenty models that import
+    their frameworks side by side would keep each other from answering. A load that takes long holds up no other.
+    """
     needed = {
         name: release
         for release in all_releases(state)
@@ -302,7 +310,13 @@ def _staff(state: State) -> Iterator[Action]:
         if not process.stopping and process.name not in needed and process.group not in waiting:
             process.stopping = True
             yield Stop(process.name)
-    for name, release in needed.items():
-        if name not in state.processes and release.facts is not None:
-            state.processes[name] = Process(name, release.name)
-            yield Start(name, release.name, release.facts)
+    room = state.loads_at_once - sum(process.is_loading(now) for process in state.processes.values())
+    missing = [name for name in needed if name not in state.processes]
+    for name in sorted(missing, key=lambda name: needed[name].worker_names.index(name)):
+        release = needed[name]
+        if release.facts is None or room <= 0:
+            continue
+        room -= 1
+        release.since = now
+        state.processes[name] = Process(name, release.name, asked_at=now)
+        yield Start(name, release.name, release.facts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,18 +18,12 @@ from salver.supervisor.state import Facts, Key
 
 
 class Releases:
-    """What one server reads of one registry, and what its machine keeps of it.
-
-    What was in force is kept apart for each registry, so that two of them with a model of one name don't mix.
-    """
+    """What one server reads of one registry, and what its machine keeps of it."""
 
     def __init__(self, plan: Plan, registry: Registry) -> None:
         self._plan = plan
         self._registry = registry
         self._cache = ReleaseCache(Path(plan.cache))
-        mark = hashlib.sha256(plan.registry.encode()).hexdigest()[:16]
-        self._last_known = Path(plan.cache) / "registries" / mark
-        self._memory = ReleaseCache(self._last_known)
         self._records: dict[Key, Release] = {}
 
     def models(self, known: Collection[str]) -> list[str]:
@@ -45,8 +38,9 @@ class Releases:
 
     def last_known(self) -> list[Known]:
         """What was in force when the registry could last be read, for a start without it."""
-        names = self._plan.models or sorted(path.stem for path in (self._last_known / "known").glob("*.json"))
-        known = [each for each in map(self._memory.recall, names) if each is not None]
+        address = self._plan.registry
+        recalled = [self._cache.recall(address, name) for name in self._plan.models or self._cache.remembered(address)]
+        known = [each for each in recalled if each is not None]
         self._records.update({(record.model, record.number): record for each in known for record in each.releases})
         return known
 
@@ -55,7 +49,7 @@ class Releases:
         record = self._records.get((route.model, route.live))
         if record is not None:
             with contextlib.suppress(SalverError):
-                self._memory.remember(Known(route, (record,)))
+                self._cache.remember(self._plan.registry, Known(route, (record,)))
 
     def open(self, model: str, number: int) -> Facts:
         """Fetch and verify one release; raises what the registry and the cache raise."""

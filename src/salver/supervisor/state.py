@@ -55,6 +55,9 @@ class Failure(Struct, frozen=True):
     retry_at: float | None = None
 
 
+LONG_LOAD = 10.0
+
+
 class Process(Struct):
     """One worker process as the keeper tells it. `gone` means that it will not start again by itself."""
 
@@ -67,6 +70,11 @@ class Process(Struct):
     stopping: bool = False
     gone: bool = False
     last_exit: int | None = None
+    asked_at: float = -LONG_LOAD
+
+    def is_loading(self, now: float) -> bool:
+        """Whether it was started lately and is neither proven nor refused yet."""
+        return now - self.asked_at < LONG_LOAD and not (self.stopping or self.gone or self.status)
 
     @property
     def ready(self) -> bool:
@@ -142,12 +150,14 @@ class State(Struct):
     """Everything the follower knows.
 
     `expected_gateways` is how many gateways should be there; `acks` holds the versions each connected one confirmed.
-    `opening` are the releases that are being fetched right now, wanted or not.
+    `opening` are the releases that are being fetched right now, wanted or not. `loads_at_once` bounds how many workers
+    load side by side.
     """
 
     expected_gateways: int
     load_timeout: float = 600.0
     drain_timeout: float = 30.0
+    loads_at_once: int = 64
     models: dict[str, Model] = {}
     processes: dict[str, Process] = {}
     breakers: set[str] = field(default_factory=set)

@@ -18,7 +18,7 @@ from salver import lock
 from salver.errors import SalverError, error
 from salver.frames import Hello
 from salver.release import LOCK, MANIFEST, parse_manifest, release_id
-from salver.worker.lifeline import die_with_parent
+from salver.worker.lifeline import STOP, die_with_parent, ignore_stops
 from salver.worker.loop import Loop
 from salver.worker.predictor import Predictor
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Run one worker; returns its exit code: 0 after a stop, 70 where the release can't be served."""
     options = _options()
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_stops()
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     try:
         began = time.monotonic()
@@ -49,7 +49,7 @@ def main() -> int:
         loop = Loop(
             predictor, listener, hello, lambda alone: _tell(options.status_fd, state="alone" if alone else "ready")
         )
-        signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+        signal.signal(STOP, lambda *_: loop.stop())
         gc.collect()
         gc.freeze()
         _tell(options.status_fd, state="ready", load_ms=round(load_ms, 1))

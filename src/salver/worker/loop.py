@@ -16,6 +16,7 @@ from salver.frames import (
     Answers,
     Batch,
     Cancel,
+    Counted,
     Golden,
     GoldenResult,
     Hello,
@@ -42,6 +43,9 @@ class Peer:
         self.out = bytearray()
         self.waiting: list[Message] = []
         self.cancelled: set[int] = set()
+
+
+Asked = tuple[Peer, Batch]
 
 
 class Loop:
@@ -80,9 +84,7 @@ class Loop:
                     self._flush(peer)
                 if events & selectors.EVENT_READ:
                     self._receive(peer)
-            for peer in list(self._peers):
-                if peer.waiting:
-                    self._serve(peer)
+            self._serve([peer for peer in self._peers if peer.waiting])
         for peer in list(self._peers):
             peer.sock.setblocking(True)
             self._flush(peer)
@@ -130,53 +132,58 @@ class Loop:
             peer.sock.close()
             peer.waiting.clear()
 
-    def _serve(self, peer: Peer) -> None:
-        """Answer all that waits of one peer: alone batches by themselves, everything else as one."""
-        messages, peer.waiting = peer.waiting, []
-        batches: list[Batch] = []
-        for message in messages:
-            if isinstance(message, Batch):
-                if message.alone:
-                    self._alone(peer, message)
-                else:
-                    batches.append(message)
-            elif isinstance(message, Golden):
-                problems = self._predictor.prove()
-                self._send(peer, pack(GoldenResult(message.generation, not problems, problems)))
-        if batches:
-            self._answer(peer, batches)
-        peer.cancelled.clear()
+    def _serve(self, peers: list[Peer]) -> None:
+        """Answer all that waits: alone batches by themselves, everything else of all peers as one."""
+        together: list[Asked] = []
+        for peer in peers:
+            messages, peer.waiting = peer.waiting, []
+            for message in messages:
+                if isinstance(message, Batch):
+                    if message.alone:
+                        self._alone(peer, message)
+                    else:
+                        together.append((peer, message))
+                elif isinstance(message, Golden):
+                    problems = self._predictor.prove()
+                    self._send(peer, pack(GoldenResult(message.generation, not problems, problems)))
+        self._answer(together)
+        for peer in peers:
+            peer.cancelled.clear()
 
     def _alone(self, peer: Peer, batch: Batch) -> None:
         """Answer a request that may have killed a worker: say so before, to the peer and to the supervisor."""
         self._send(peer, pack(Started(batch.generation, batch.ids[0])))
         self._on_alone(True)
-        self._answer(peer, [batch])
+        self._answer([(peer, batch)])
         self._on_alone(False)
 
-    def _answer(self, peer: Peer, batches: list[Batch]) -> None:
+    def _answer(self, asked: list[Asked]) -> None:
         now = time.monotonic_ns()
-        if peer.cancelled or any(min(batch.deadlines) <= now for batch in batches):
-            batches = self._wanted(peer, batches, now)
-        if batches:
-            self._send(peer, pack(self._predictor.answer(batches)))
+        asked = [(peer, batch) for peer, batch in asked if self._is_wanted(peer, batch, now)]
+        if not asked:
+            return
+        answers = self._predictor.answer([batch for _, batch in asked])
+        for (peer, _), each in zip(asked, answers, strict=True):
+            self._send(peer, pack(each))
+        extra, unseen = self._predictor.count()
+        if extra or unseen:
+            peer, batch = asked[0]
+            self._send(peer, pack(Counted(batch.generation, extra, unseen)))
 
-    def _wanted(self, peer: Peer, batches: list[Batch], now: int) -> list[Batch]:
-        """What somebody still waits for; what is late is answered so."""
-        wanted = []
-        for batch in batches:
-            open_ = [at for at, number in enumerate(batch.ids) if number not in peer.cancelled]
-            late = [at for at in open_ if 0 < batch.deadlines[at] <= now]
-            if late:
-                replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in late]
-                self._send(peer, pack(Answers(batch.generation, 0, 0, 0, 0, 0, replies)))
-                open_ = [at for at in open_ if not 0 < batch.deadlines[at] <= now]
-            if open_:
-                batch.ids = [batch.ids[at] for at in open_]
-                batch.deadlines = [batch.deadlines[at] for at in open_]
-                batch.bodies = [batch.bodies[at] for at in open_]
-                wanted.append(batch)
-        return wanted
+    def _is_wanted(self, peer: Peer, batch: Batch, now: int) -> bool:
+        """Whether somebody still waits for any of it; drops the others from it, and answers those that are late."""
+        if not peer.cancelled and min(batch.deadlines) > now:
+            return True
+        kept = [at for at, number in enumerate(batch.ids) if number not in peer.cancelled]
+        late = [at for at in kept if 0 < batch.deadlines[at] <= now]
+        if late:
+            replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in late]
+            self._send(peer, pack(Answers(batch.generation, 0, replies=replies)))
+            kept = [at for at in kept if not 0 < batch.deadlines[at] <= now]
+        batch.ids = [batch.ids[at] for at in kept]
+        batch.deadlines = [batch.deadlines[at] for at in kept]
+        batch.bodies = [batch.bodies[at] for at in kept]
+        return bool(kept)
 
     def _send(self, peer: Peer, data: bytes) -> None:
         if not peer.out:

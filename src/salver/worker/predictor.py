@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class Predictor:
         self.batches = 0
         self._folder = folder
         self._codecs: dict[str, Codec] = {}
+        self._watch = tables.unseen_counter(manifest.signature.inputs)
+        self._extra: list[Callable[[], int]] = []
+        self._unseen: Callable[[], int] | None = None
         self._isolation = Isolation(
             predict,
             manifest.serving.max_batch,
@@ -65,8 +68,8 @@ class Predictor:
             return outcome
         return Outcome({field.name: _blank(field, count) for field in self.subject.signature.outputs}, outcome.failures)
 
-    def answer(self, batches: Sequence[Batch]) -> Answers:
-        """Answer the requests of one connection's batches with as few calls of the model as their rows allow."""
+    def answer(self, batches: Sequence[Batch]) -> list[Answers]:
+        """Answer these batches, each by itself, with as few calls of the model as the rows of all allow."""
         self.batches += 1
         began = time.perf_counter_ns()
         groups = [self._codec(batch.form.protocol).decode(batch.bodies, batch.form.options) for batch in batches]
@@ -75,32 +78,42 @@ class Predictor:
         else:
             count = sum(decoded.count for decoded in groups)
             columns = tables.concat([decoded.columns for decoded in groups if decoded.count])
+        self._extra = [decoded.extra for decoded in groups if decoded.extra is not None]
+        self._unseen = self._watch(columns) if self._watch is not None and count else None
         decoded_at = time.perf_counter_ns()
         outcome = self.predict(columns, count) if count else Outcome({}, {})
         predicted_at = time.perf_counter_ns()
-        answers = Answers(batches[-1].generation, self.batches, count, 0, 0, 0, [])
+        answers = []
         offset = 0
         for batch, decoded in zip(batches, groups, strict=True):
             part_of = outcome if len(groups) == 1 else _window(outcome, offset, decoded.count)
-            self._encode(batch, decoded, part_of, offset, answers)
+            answers.append(self._encode(batch, decoded, part_of, offset))
             offset += decoded.count
-        answers.decode_ns, answers.predict_ns = decoded_at - began, predicted_at - decoded_at
-        answers.encode_ns = time.perf_counter_ns() - predicted_at
+        first = answers[0]
+        first.rows, first.decode_ns, first.predict_ns = count, decoded_at - began, predicted_at - decoded_at
+        first.encode_ns = time.perf_counter_ns() - predicted_at
         return answers
 
-    def _encode(self, batch: Batch, decoded: Decoded, outcome: Outcome, offset: int, answers: Answers) -> None:
-        """Add one batch's answers; its first row is row `offset` of the model call."""
-        if decoded.rows is not None and not outcome.failures and not answers.ids:
-            answers.ids = batch.ids
-            answers.bodies = decoded.rows(outcome.outputs)
-            answers.first = offset
-            return
+    def count(self) -> tuple[int, int]:
+        """Extra fields and unseen values in what was answered last; callers ask after they sent the answers."""
+        extra = sum([found() for found in self._extra]) if self._extra else 0
+        unseen = self._unseen() if self._unseen is not None else 0
+        self._extra, self._unseen = [], None
+        return extra, unseen
+
+    def _encode(self, batch: Batch, decoded: Decoded, outcome: Outcome, offset: int) -> Answers:
+        """One batch's answers; its first row is row `offset` of the model call."""
+        answers = Answers(batch.generation, self.batches)
+        if decoded.rows is not None and not outcome.failures:
+            answers.ids, answers.bodies, answers.first = batch.ids, decoded.rows(outcome.outputs), offset
+            return answers
         encoded = self._codec(batch.form.protocol).encode(decoded, outcome.outputs, outcome.failures)
-        answers.replies += [
+        answers.replies = [
             Reply(number, one.status, one.body, part.rows, one.row_errors, one.code, one.content_type,
                   offset + part.start)
             for number, part, one in zip(batch.ids, decoded.parts, encoded, strict=True)
         ]  # fmt: skip
+        return answers
 
     def prove(self) -> list[str]:
         """Reproduce the golden rows; returns what differs, which is nothing for a sound release."""
@@ -108,7 +121,7 @@ class Predictor:
             return []
         rows = golden.read(self._folder / GOLDEN)
         body = golden.request_body(rows)
-        reply = self.answer([Batch(0, Form("native"), [0], [0], [body])]).replies[0]
+        reply = self.answer([Batch(0, Form("native"), [0], [0], [body])])[0].replies[0]
         return golden.compare(reply.body, rows, self.manifest)
 
     def warm(self) -> None:
