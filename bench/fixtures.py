@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
+import skops.io
 from skl2onnx import to_onnx
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
@@ -44,9 +45,10 @@ def load() -> dict[str, Fixture]:
 
 
 def write(folder: Path, fixture: Fixture) -> None:
-    """Save the pipeline as .joblib and .onnx, and one fitted on the DataFrame as .frame.joblib."""
+    """Save the pipeline as .joblib, .skops and .onnx, and one fitted on the DataFrame as .frame.joblib."""
     folder.mkdir(parents=True, exist_ok=True)
     joblib.dump(fixture.pipeline, folder / f"{fixture.name}.joblib")
+    skops.io.dump(fixture.pipeline, folder / f"{fixture.name}.skops")
     joblib.dump(_pipeline().fit(fixture.frame, fixture.target), folder / f"{fixture.name}.frame.joblib")
     sample = fixture.frame.to_numpy()[:1].astype(np.float32)
     graph = to_onnx(fixture.pipeline, sample, options={"zipmap": False})

@@ -21,6 +21,10 @@ BARE = {
         "import sys, joblib, numpy; model = joblib.load(sys.argv[1] + '.joblib');"
         "print(model.predict(numpy.ones((1, 4))), flush=True); sys.stdin.read()"
     ),
+    "bare process, scikit-learn from skops": (
+        "import sys, skops.io, numpy; model = skops.io.load(sys.argv[1] + '.skops');"
+        "print(model.predict(numpy.ones((1, 4))), flush=True); sys.stdin.read()"
+    ),
     "bare process, ONNX": (
         "import sys, onnxruntime, numpy; s = onnxruntime.InferenceSession(sys.argv[1] + '.onnx');"
         "print(s.run(['label'], {'X': numpy.ones((1, 4), 'float32')}), flush=True); sys.stdin.read()"
