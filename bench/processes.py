@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
+SETTLE_TIME = 0.5
+SETTLE_LIMIT = 60.0
+SETTLED = 0.1
 
 
 class Memory(NamedTuple):
@@ -32,6 +36,15 @@ def tree(root: int) -> list[int]:
 def cpu_seconds(pids: list[int]) -> float:
     """User and system time of all threads of `pids`, and of their children that ended, in seconds."""
     return sum(sum(map(int, fields[11:15])) for pid in pids if (fields := _stat(pid))) / TICKS
+
+
+def settle(root: int) -> None:
+    """Return when the tree below `root` is idle: what still starts or warms up there would be counted as work."""
+    ends = time.monotonic() + SETTLE_LIMIT
+    before, now = -1.0, cpu_seconds(tree(root))
+    while now - before > SETTLED * SETTLE_TIME and time.monotonic() < ends:
+        time.sleep(SETTLE_TIME)
+        before, now = now, cpu_seconds(tree(root))
 
 
 def memory(pids: list[int]) -> list[Memory]:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import fixtures, load, releases, report, start
+from bench import fixtures, load, processes, releases, report, start
 from bench.fixtures import Fixture
 from bench.servers import SERVERS, Server, Setting, free_port, running
 
@@ -117,6 +117,7 @@ def _serve(
     body = fixture.body(rows)
     script = load.write_script(WORK / f"{fixture.name}.lua", body)
     with running(server, setting, body, fixture.expected(rows), pin=True) as live:
+        processes.settle(live.pid)
         load.measure(live.url, script, root=live.pid, connections=min(16, scenarios[-1].connections), seconds=1)
         for scenario in scenarios:
             cell = load.measure(live.url, script, root=live.pid, connections=scenario.connections, seconds=seconds)

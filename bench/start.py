@@ -14,7 +14,7 @@ from bench.fixtures import Fixture
 from bench.processes import Memory
 from bench.servers import Server, Setting, free_port, running
 
-REPEATS = 5
+REPEATS = 3
 
 BARE = {
     "bare process, scikit-learn": (
@@ -67,6 +67,7 @@ def _bare(what: str, code: str, model: Path) -> Start:
 def _served(server: Server, fixture: Fixture, work: Path) -> Start:
     setting = Setting(fixture.name, free_port(), work / "models", work)
     with running(server, setting, fixture.body(1), fixture.expected(1), pin=False) as live:
+        processes.settle(live.pid)
         held = [one._replace(command=_short(one.command)) for one in processes.memory(processes.tree(live.pid))]
     return Start(server.what, live.first_answer, held)
 

@@ -28,6 +28,7 @@ class Voice:
         """Say what became of a release."""
         if tell.failure is None:
             workers = f"{tell.workers} worker{'s' if tell.workers != 1 else ''}"
+            workers += f" and {tell.loading} more to come" if tell.loading else ""
             how = f"loaded in {tell.seconds:.1f} s" if tell.seconds is not None else "it was warm"
             text = f"{tell.release} is live on {self.address} ({workers}, {how})"
             self.say("live", text, release=tell.release, seconds=tell.seconds)

@@ -72,13 +72,17 @@ class Fallback(Struct, frozen=True):
 
 
 class Tell(Struct, frozen=True):
-    """Something a person wants to know: `live`, `refused` or `retrying`. `seconds` to load; None where it was warm."""
+    """Something a person wants to know: `live`, `refused` or `retrying`.
+
+    `workers` are ready, `loading` more are on their way. `seconds` to load; None where it was warm.
+    """
 
     kind: str
     release: str
     failure: Failure | None = None
     keeps: str = ""
     workers: int = 0
+    loading: int = 0
     seconds: float | None = None
 
 
@@ -265,7 +269,10 @@ def _confirm(state: State, now: float) -> Iterator[Action]:
         if model.live != model.announced and model.live is not None:
             model.announced = model.live
             release = model.releases[model.live]
-            yield Tell("live", release.name, workers=len(release.worker_names), seconds=swap.seconds)
+            workers = [state.processes[name] for name in release.worker_names if name in state.processes]
+            ready = sum(worker.ready for worker in workers)
+            loading = len(release.worker_names) - ready
+            yield Tell("live", release.name, workers=ready, loading=loading, seconds=swap.seconds)
     for release in list(all_releases(state)):
         if release.phase == "leaving" and _nowhere(state, release, now):
             del state.models[release.model].releases[release.number]
