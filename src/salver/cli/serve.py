@@ -25,7 +25,8 @@ def _flag(setting: str, name: str = "") -> typer.models.OptionInfo:
 @app.command()
 def serve(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL...", help="What to serve; without a name, every model.")
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="What to serve, one or more; without a name, every model."),
     ] = None,
     host: Annotated[str | None, _flag("serve.host")] = None,
     port: Annotated[int | None, _flag("serve.port")] = None,
