@@ -47,14 +47,17 @@ class NativeCodec:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
         # Joining the bodies to decode them in one call would be faster still, but a body such as `{},{}` would then
         # shift every row after it to another caller.
+        rows: list[Any] = []
         if not options and max(map(len, bodies), default=0) <= _TOO_MANY:
             read, suspects = self._at_once(bodies)
-            if read and list not in set(map(type, read)):
+            if read:
                 extra = partial(self._count_extra, suspects) if suspects else None
-                return Decoded(self._columns(read), len(read), self._single_rows(len(read)), self._answers, extra)
-        rows: list[Any] = []
+                if list not in set(map(type, read)):
+                    return Decoded(self._columns(read), len(read), self._single_rows(len(read)), self._answers, extra)
+                parts = [_accepted(value, rows, strict=False) for value in read]
+                return Decoded(self._columns(rows), len(rows), parts, extra=extra)
         suspected: list[bytes] = []
-        parts: list[Part] = []
+        parts = []
         for body in bodies:
             part, exact = self._part(body, options or {}, rows)
             parts.append(part)
@@ -124,12 +127,7 @@ class NativeCodec:
             return _failed(problem), True
         except UNREADABLE as problem:
             return self._reread(body, problem, strict == "true", rows), False
-        many = type(value) is list
-        read = value if many else [value]
-        shape: Shape = "row" if not many else "strict list" if strict == "true" else "list"
-        part = Part(len(rows), len(read), len(read), shape)
-        rows += read
-        return part, exact
+        return _accepted(value, rows, strict=strict == "true"), exact
 
     def _reread(self, body: bytes, problem: Exception, strict: bool, rows: list[Any]) -> Part:
         """Find out what is wrong with a body, and which of its rows are right."""
@@ -181,6 +179,16 @@ PROTOCOL = Native()
 def _decoder(row: type[msgspec.Struct]) -> Callable[[bytes], Any]:
     """What reads a row or a list of rows of this type."""
     return decoder(row | list[row]).decode  # type: ignore[valid-type]
+
+
+def _accepted(value: Any, rows: list[Any], *, strict: bool) -> Part:
+    """The part of a body without a bad row; adds its rows."""
+    many = type(value) is list
+    read = value if many else [value]
+    shape: Shape = "row" if not many else "strict list" if strict else "list"
+    part = Part(len(rows), len(read), len(read), shape)
+    rows += read
+    return part
 
 
 def _failed(problem: SalverError) -> Part:
