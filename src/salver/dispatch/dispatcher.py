@@ -62,7 +62,6 @@ class Dispatcher:
         self._upstreams: dict[str, Upstream] = {}
         self._by_slot: dict[str, Upstream] = {}
         self._gathering = False
-        self._turns = 0
         self._most = limits.batch_requests
         self._sweeping: asyncio.TimerHandle | None = None
         self._quarantine = Quarantine(os.urandom(32))
@@ -146,7 +145,7 @@ class Dispatcher:
                 batcher.started(slot, message.id)
             elif isinstance(message, Counted):
                 self._taker.counted(message)
-        if not self._gathering:
+        if batcher.waiting and not self._gathering:
             self._gather()
 
     def lost(self, upstream: Upstream) -> None:
@@ -163,14 +162,12 @@ class Dispatcher:
     def _gather(self) -> None:
         """Let requests that arrive together share a frame: send when a turn of the loop has brought no more."""
         self._gathering = True
-        self._turns = 0
-        self._loop.call_soon(self._turn, self.batcher.waiting)
+        self._loop.call_soon(self._turn, 1, self.batcher.waiting)
 
-    def _turn(self, before: int) -> None:
+    def _turn(self, number: int, before: int) -> None:
         waiting = self.batcher.waiting
-        self._turns += 1
-        if self._turns < TURNS and before < waiting < self._most:
-            self._loop.call_soon(self._turn, waiting)
+        if number < TURNS and before < waiting < self._most:
+            self._loop.call_soon(self._turn, number + 1, waiting)
             return
         self._gathering = False
         self._flush()
