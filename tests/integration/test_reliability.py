@@ -165,26 +165,6 @@ def test_too_much_at_once_is_refused_at_once_with_when_to_come_back(start: Start
     assert server.post(PREDICT, {"key": 7, "act": ""}).status == 200
 
 
-def test_sigterm_drains_every_request_and_ends_with_0(start: Start) -> None:
-    server = start("--drain-delay", "0.5")
-
-    async def scenario() -> tuple[Load, int]:
-        load = Load(server.port, clients=8, rows=lambda _: 1)
-        running = asyncio.create_task(load.run())
-        await asyncio.sleep(0.5)
-        ending = asyncio.create_task(asyncio.to_thread(server.stop, signal.SIGTERM))
-        await asyncio.sleep(0.3)
-        load.stop()
-        await running
-        return load, await ending
-
-    load, code = asyncio.run(scenario())
-    assert code == 0
-    closed = [event for event in failures(load.events) if event.status != 0]
-    assert not closed, "an answer during the drain was an error"
-    assert load.answered_rows > 0
-
-
 def test_no_process_outlives_a_keeper_that_is_killed(start: Start) -> None:
     server = start()
     children = [*server.workers(), *server.gateways()]

@@ -29,9 +29,15 @@ def group(server: Server, number: int) -> None:
     os.killpg(server.process.pid, number)
 
 
-@pytest.mark.parametrize("send", [group, everyone])
+def keeper(server: Server, number: int) -> None:
+    """Signal the first process alone, as Kubernetes does."""
+    assert server.process is not None
+    server.process.send_signal(number)
+
+
+@pytest.mark.parametrize("send", [keeper, group, everyone])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_that_every_process_gets_fails_no_request_and_is_no_death(
+def test_a_stop_fails_no_request_and_is_no_death_whoever_gets_the_signal(
     start: Start, tmp_path: Path, send: Callable[[Server, int], None], number: int
 ) -> None:
     server = start("--drain-delay", "1")
