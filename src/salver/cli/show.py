@@ -66,7 +66,8 @@ def _print(details: ReleaseDetails) -> None:
             ("side effects", manifest.side_effects),
             (
                 "serving",
-                f"up to {serving.max_batch} rows a call" + (f", {serving.workers} workers" if serving.workers else ""),
+                f"up to {serving.rows_per_call} rows a call"
+                + (f", {serving.workers} workers" if serving.workers else ""),
             ),
             ("environment", f"Python {manifest.python}, lock {manifest.lock[:19]}"),
             ("platforms", ", ".join(manifest.platforms)),

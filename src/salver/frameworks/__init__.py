@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from salver.release import ROWS_PER_CALL
 from salver.signature import Signature
 
 Columns = Mapping[str, NDArray[Any]]
@@ -18,11 +19,15 @@ Predict = Callable[[Columns], Columns]
 
 
 class Saved(NamedTuple):
-    """What `save` wrote: the entry to load again, the framework's options, and why loading may run code (or '')."""
+    """What `save` wrote: the entry to load again, the framework's options, and why loading may run code (or '').
+
+    `max_batch` is the most rows for which one call of the model pays.
+    """
 
     entry: str
     options: dict[str, Any]
     unsafe: str
+    max_batch: int = ROWS_PER_CALL
 
 
 class Framework(Protocol):

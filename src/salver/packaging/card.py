@@ -124,7 +124,7 @@ def _behaviour(manifest: Manifest) -> Iterator[str]:
         yield f"**Loading it can run code from its files**: {why}. Serve it only if you trust its author."
     else:
         yield "Loading its files can't run code that they hold, other than the modules in `code/`."
-    yield f"At most {manifest.serving.max_batch} rows are given to one call of the model."
+    yield f"At most {manifest.serving.rows_per_call} rows are given to one call of the model."
     if manifest.uses:
         yield "It calls other releases: " + ", ".join(map(_code, manifest.uses)) + "."
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from salver import golden, plugins, tables
 from salver.environments.closure import lock_for
@@ -21,7 +22,7 @@ from salver.publish import golden_rows
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns, to_rows
 from salver.publish.native import Native
 from salver.publish.request import ReleaseRequest
-from salver.release import CODE_DIR, FORMAT, LOCK, MODEL_DIR, Manifest
+from salver.release import CODE_DIR, FORMAT, LOCK, MODEL_DIR, Manifest, Serving
 from salver.signature import Column, Field, Signature
 
 SAMPLE = 1000
@@ -75,7 +76,7 @@ def stage(request: ReleaseRequest, folder: Path) -> Staged:
         options=options,
         unsafe=saved.unsafe,
         side_effects=request.side_effects,
-        serving=request.serving,
+        serving=_serving(request, saved),
     )
     columns = to_columns(examples, inputs)
     return Staged(folder, manifest, columns, outputs, rows, requests if runs else [], own, lock.notes)
@@ -134,6 +135,15 @@ def _save(adapter: Framework, request: ReleaseRequest, folder: Path) -> Saved:
     if request.files is not None:
         assembly.copy_files(Path(request.files), folder / MODEL_DIR)
     return adapter.save(request.model, folder)
+
+
+def _serving(request: ReleaseRequest, saved: Saved) -> Serving:
+    """What was asked for, checked, with the framework's own number of rows where none was said."""
+    try:
+        asked = msgspec.convert(msgspec.to_builtins(request.serving), Serving)
+    except msgspec.ValidationError as problem:
+        raise error("bad-settings", f"{request.name}: serving: {problem}") from None
+    return asked if asked.max_batch else replace(asked, max_batch=saved.max_batch)
 
 
 def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:

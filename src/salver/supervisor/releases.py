@@ -77,7 +77,7 @@ def facts(plan: Plan, record: Release, manifest: Manifest, folder: Path) -> Fact
         id=record.id,
         framework=manifest.framework,
         signature=manifest.signature,
-        max_batch=manifest.serving.max_batch,
+        max_batch=manifest.serving.rows_per_call,
         side_effects=manifest.side_effects,
         concurrency=min(workers, budget),
         workers=(),

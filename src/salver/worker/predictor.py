@@ -45,7 +45,7 @@ class Predictor:
         self._unseen: Callable[[], int] | None = None
         self._isolation = Isolation(
             predict,
-            manifest.serving.max_batch,
+            manifest.serving.rows_per_call,
             bisect=manifest.side_effects == "none",
             check=self._unanswerable,
             on_raise=self._log_raise,
@@ -135,9 +135,9 @@ class Predictor:
         while True:
             rows = np.arange(size) % decoded.count
             self.predict({name: values[rows] for name, values in decoded.columns.items()}, size)
-            if size >= self.manifest.serving.max_batch:
+            if size >= self.manifest.serving.rows_per_call:
                 return
-            size = min(size * WARM_STEP, self.manifest.serving.max_batch)
+            size = min(size * WARM_STEP, self.manifest.serving.rows_per_call)
 
     def _codec(self, protocol: str) -> Codec:
         codec = self._codecs.get(protocol)
