@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from salver.errors import Busy as Busy
     from salver.errors import SalverError as SalverError
     from salver.errors import UserError as UserError
+    from salver.lookup import Table as Table
     from salver.model import Model as Model
     from salver.publish import release as release
     from salver.publish.declare import Range as Range
@@ -35,6 +36,7 @@ _HOMES = {
     "Range": "salver.publish.declare",
     "SalverError": "salver.errors",
     "Signature": "salver.signature",
+    "Table": "salver.lookup",
     "Tensor": "salver.signature",
     "UserError": "salver.errors",
     "declare": "salver.publish.declare",
@@ -42,7 +44,7 @@ _HOMES = {
     "release": "salver.publish",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [*_HOMES]
 
 
 class _Facade(ModuleType):
@@ -60,9 +62,23 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that a worker pays for none it doesn't use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'salver' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as problem:
+        if not (problem.name or "").startswith("salver."):
+            raise
+        value = _absent(name)
     globals()[name] = value
     return value
+
+
+def _absent(name: str) -> Any:
+    """Stands in a worker for what only exists beside it, so that a module of the user's that imports it can load."""
+
+    def absent(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"salver.{name} is not there in a worker: it serves a release and makes none")
+
+    return absent
 
 
 def __dir__() -> list[str]:
