@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -56,9 +56,15 @@ def digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def write(pins: Iterable[tuple[str, str]], python: str, notes: Sequence[str] = ()) -> Lock:
-    """The lock of these (name, version) pairs for this Python (`3.11`); the same packages give the same text."""
-    lines = sorted({f"{normalised(name)}=={version}" for name, version in pins})
+def write(
+    pins: Iterable[tuple[str, str]], python: str, notes: Sequence[str] = (), hashes: Mapping[str, Sequence[str]] = {}
+) -> Lock:
+    """The lock of these (name, version) pairs for this Python (`3.11`); the same packages give the same text.
+
+    `hashes` holds, by `name==version`, the sha256 of every file that may be installed for it.
+    """
+    wanted = sorted({f"{normalised(name)}=={version}" for name, version in pins})
+    lines = [" \\\n    ".join([pin, *(f"--hash=sha256:{each}" for each in hashes.get(pin, ()))]) for pin in wanted]
     head = f"# The exact packages of this release, for Python {python}; they install from any package index.\n"
     text = head + "".join(f"{line}\n" for line in lines)
     return Lock(text, digest(text), tuple(notes))
@@ -85,6 +91,11 @@ def pins(text: str) -> dict[str, str]:
             details=tuple(problems),
         )
     return found
+
+
+def is_hashed(text: str) -> bool:
+    """Whether every package of a lock has a hash, so that nothing else can be installed in its place."""
+    return text.count("==") == len(re.findall(r"==[^\n]*\\\n\s+--hash=", text))
 
 
 def check(text: str, python: str, path: Sequence[str] | None = None) -> list[Difference]:

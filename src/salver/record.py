@@ -8,7 +8,10 @@ from msgspec import Struct
 
 
 class Provenance(Struct, frozen=True, omit_defaults=True):
-    """Who published a release, when (UTC, ISO 8601) and from what code. None of it changes behaviour."""
+    """Who published a release, when (UTC, ISO 8601) and from what code. None of it changes behaviour.
+
+    `unproven` is whether its golden rows were not reproduced in the locked environment.
+    """
 
     actor: str
     at: str
@@ -18,6 +21,7 @@ class Provenance(Struct, frozen=True, omit_defaults=True):
     git_dirty: bool = False
     script: str = ""
     note: str = ""
+    unproven: bool = False
 
 
 class Release(Struct, frozen=True):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 from msgspec import Meta, Struct
 
+from salver.environments.place import default_cache
 from salver.errors import error
 
 FILE = "salver.toml"
@@ -197,5 +198,5 @@ def _with_folders(settings: Settings, origins: Mapping[str, str], folder: Path, 
     return msgspec.structs.replace(
         settings,
         registry=absolute("registry", settings.registry, beside / ".salver"),
-        cache=absolute("cache", settings.cache, Path("~/.cache/salver").expanduser()),
+        cache=absolute("cache", settings.cache, Path(default_cache())),
     )

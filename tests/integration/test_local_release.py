@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from salver.publish import ReleaseRequest, release_model
 from salver.registry import Registry, ReleaseCache
 from salver.storage.folder import FolderStorage
 from salver.worker.lifeline import PARENT
+from tests.integration.hanging import Hanging
 from tests.integration.oracle import answer
 
 PATIENCE = 60.0
@@ -27,18 +27,6 @@ KILL = b'[{"key": 1, "act": "exit"}]'
 
 def row(key: int) -> bytes:
     return msgspec.json.encode([{"key": key, "act": ""}])
-
-
-class Hanging(salver.Model):
-    """Loads for ever in a worker, as what waits for something that is only where it was trained."""
-
-    def load(self, files: Path) -> None:
-        del files
-        if "salver.worker.loop" in sys.modules:
-            time.sleep(3600)
-
-    def predict(self, rows: Any) -> Any:
-        return rows["key"] * 1.0
 
 
 @pytest.fixture

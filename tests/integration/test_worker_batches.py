@@ -9,6 +9,7 @@ from pathlib import Path
 
 from salver.dispatch.launch import Command, worker_command
 from salver.dispatch.process import WorkerProcess
+from salver.environments.place import Place
 from salver.frames import Answers, Batch, Counted, Form, Hello, Message, Reader, pack
 from salver.registry import Registry, ReleaseCache
 from salver.storage.folder import FolderStorage
@@ -59,7 +60,7 @@ def test_batches_of_several_gateways_and_forms_share_a_call_and_each_gets_its_ow
     folder = ReleaseCache(tmp_path / "cache").open(registry, registry.find("oracle@1"))
 
     def command(listen_fd: int, status_fd: int) -> Command:
-        return worker_command("oracle@1/0", folder, listen_fd=listen_fd, status_fd=status_fd, threads=1)
+        return worker_command("oracle@1/0", folder, Place(), (listen_fd, status_fd), threads=1)
 
     def talk(path: Path) -> None:
         first, second = Gateway(path), Gateway(path)

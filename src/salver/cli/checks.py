@@ -18,6 +18,7 @@ from msgspec import Struct
 from salver import __version__, lock, wiring
 from salver.dispatch.launch import POOLS, cpu_budget
 from salver.dispatch.local import LocalRelease
+from salver.environments import build
 from salver.errors import SalverError
 from salver.release import LOCK
 from salver.settings import Loaded, Settings
@@ -61,8 +62,8 @@ def of_release(settings: Settings, reference: str) -> Iterator[Callable[[], Chec
         yield lambda: failed
         return
     yield lambda: Check(opened.name, True, f"{len(opened.manifest.files)} files, every digest right")
-    yield lambda: _environment(opened)
-    yield lambda: _golden(opened, settings.serve.load_timeout)
+    yield lambda: _environment(opened, Path(settings.cache))
+    yield lambda: _golden(opened, settings)
 
 
 def _software() -> Check:
@@ -148,18 +149,29 @@ def _port(what: str, host: str, port: int, settings: Settings) -> Check:
         return Check(what, False, found, f"stop it, or serve with --{what.replace(' ', '-')}")
 
 
-def _environment(opened: wiring.Opened) -> Check:
-    manifest = opened.manifest
-    differences = lock.check((opened.folder / LOCK).read_text("utf-8"), manifest.python)
+def _environment(opened: wiring.Opened, cache: Path) -> Check:
+    """Whether the release's environment is there, or can be built: then it is built."""
+    python, text = opened.manifest.python, (opened.folder / LOCK).read_text("utf-8")
+    what = f"Python {python}, lock {opened.manifest.lock[:19]}" + ("" if lock.is_hashed(text) else ", not all hashed")
+    differences = lock.check(text, python)
     if not differences:
-        return Check("environment", True, f"the release's: Python {manifest.python}, lock {manifest.lock[:19]}")
-    advice = f"pip install -r {opened.folder / LOCK}"
-    return Check("environment", False, "; ".join(map(str, differences)), advice)
+        return Check("environment", True, f"{what}: workers run here and see the locked packages only")
+    try:
+        place = build.build(text, python, cache, what=opened.name)
+    except SalverError as problem:
+        return _failed("environment", problem)
+    broken = lock.check(text, python, place.path)
+    found = f"{what}: built, since here {differences[0]}"
+    if not [each for each in broken if each.kind != "python"]:
+        return Check("environment", True, found)
+    folder = Path(place.path[0]).parent
+    return Check("environment", False, f"{folder}: {'; '.join(map(str, broken))}", f"remove {folder}, then try again")
 
 
-def _golden(opened: wiring.Opened, load_timeout: float) -> Check:
+def _golden(opened: wiring.Opened, settings: Settings) -> Check:
     async def prove() -> None:
-        async with LocalRelease(opened.folder, opened.name, load_timeout=load_timeout):
+        timeout = settings.serve.load_timeout
+        async with LocalRelease(opened.folder, opened.name, load_timeout=timeout, cache=settings.cache):
             pass
 
     try:

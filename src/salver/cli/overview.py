@@ -86,6 +86,7 @@ def provenance_facts(provenance: Provenance) -> list[tuple[str, Any]]:
         ("commit", commit_of(provenance)),
         ("script", provenance.script),
         ("salver", provenance.salver),
+        ("proof", "not reproduced in the locked environment (--no-proof)" if provenance.unproven else ""),
     ]
 
 

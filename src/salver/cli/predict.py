@@ -57,8 +57,9 @@ def predict(
         opened = wiring.open_release(settings, reference)
     options = ("--any-environment",) if any_environment else ()
     local = LocalRelease(
-        opened.folder, opened.name, workers=workers, options=options, load_timeout=settings.serve.load_timeout
-    )
+        opened.folder, opened.name, workers=workers, options=options,
+        load_timeout=settings.serve.load_timeout, cache=settings.cache,
+    )  # fmt: skip
     summary = asyncio.run(_score(task, opened, local))
     _conclude(task, summary, opened.name)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from salver.environments.place import Place
 
 POOLS = (
     "OMP_NUM_THREADS",
@@ -42,22 +43,26 @@ def cpu_budget() -> int:
 def worker_command(
     name: str,
     folder: Path,
+    place: Place,
+    descriptors: tuple[int, int],
     *,
-    listen_fd: int,
-    status_fd: int,
     threads: int,
     options: tuple[str, ...] = (),
 ) -> Command:
-    """The command of one worker of the release unpacked at `folder`.
+    """The command of one worker of the release unpacked at `folder`, in the place chosen for its environment.
 
-    The worker inherits two descriptors: a listening unix socket and a pipe on which it writes one JSON line per change
-    of state. `options` are further flags of the worker (`--no-golden`, `--any-environment`).
+    The worker inherits the two `descriptors`: a listening unix socket, and a pipe on which it writes one JSON line per
+    change of state. `options` are further flags of the worker (`--no-golden`, `--any-environment`).
     """
+    listen_fd, status_fd = descriptors
     argv = [
-        sys.executable, "-P", "-m", "salver.worker", name, str(folder),
+        place.python, "-P", *(["-S"] if place.path else []), "-m", "salver.worker", name, str(folder),
         "--listen-fd", str(listen_fd), "--status-fd", str(status_fd), *options,
     ]  # fmt: skip
-    return Command(argv, worker_environment(os.environ, threads))
+    env = worker_environment(os.environ, threads)
+    if place.path:
+        env["PYTHONPATH"] = os.pathsep.join(place.path)
+    return Command(argv, env)
 
 
 def worker_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]:

@@ -12,19 +12,24 @@ from salver.dispatch.batching import Call, Limits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.dispatch.launch import Command, cpu_budget, worker_command
 from salver.dispatch.process import WorkerProcess
+from salver.environments.choose import choose
+from salver.environments.place import Place, default_cache
 from salver.errors import SalverError, error
 from salver.frames import Answers, Counted, Form, Reply
+from salver.release import LOCK, MANIFEST, parse_manifest
 
 LOAD_TIMEOUT = 600.0
 MOST_DEATHS = 10
+ANY_ENVIRONMENT = "--any-environment"
 
 
 class LocalRelease:
     """`async with LocalRelease(folder, "churn@7") as local: reply = await local.ask("native", body)`.
 
     Starts `workers` clean processes on the release unpacked at `folder`, waits until each has loaded and proven it (for
-    at most `load_timeout` seconds), and stops them on exit. `options` are flags of the worker. Raises the worker's own
-    error where it can't be served. A worker that dies is replaced, until MOST_DEATHS came in a row without an answer.
+    at most `load_timeout` seconds), and stops them on exit. `options` are flags of the worker; `cache` is where
+    environments are built. Raises the worker's own error where it can't be served. A worker that dies is replaced,
+    until MOST_DEATHS came in a row without an answer.
     """
 
     def __init__(
@@ -35,12 +40,15 @@ class LocalRelease:
         workers: int = 1,
         options: tuple[str, ...] = (),
         load_timeout: float = LOAD_TIMEOUT,
+        cache: str = "",
     ) -> None:
         self._folder = folder
         self._name = name
         self._count = workers
         self._options = options
         self._load_timeout = load_timeout
+        self._cache = Path(cache or default_cache())
+        self._place = Place()
         self._workers: list[WorkerProcess] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._stack = contextlib.ExitStack()
@@ -53,6 +61,8 @@ class LocalRelease:
         runtime = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="salver-")))
         loop = asyncio.get_running_loop()
         try:
+            if ANY_ENVIRONMENT not in self._options:
+                self._place = await loop.run_in_executor(None, self._choose, runtime)
             for index in range(self._count):
                 self._workers.append(WorkerProcess(self._name, runtime / f"{index}.sock", self._command))
             await asyncio.gather(*(worker.start(self._load_timeout) for worker in self._workers))
@@ -126,12 +136,18 @@ class LocalRelease:
             self._over = problem
             dispatcher.close()
 
+    def _choose(self, scratch: Path) -> Place:
+        """Where it runs: here, or in an environment that is built now."""
+        python = parse_manifest((self._folder / MANIFEST).read_bytes(), where=self._name).python
+        text = (self._folder / LOCK).read_text(encoding="utf-8")
+        return choose(text, python, what=self._name, cache=self._cache, scratch=scratch)
+
     def _command(self, listen_fd: int, status_fd: int) -> Command:
         return worker_command(
             self._name,
             self._folder,
-            listen_fd=listen_fd,
-            status_fd=status_fd,
+            self._place,
+            (listen_fd, status_fd),
             threads=max(1, cpu_budget() // self._count),
             options=self._options,
         )

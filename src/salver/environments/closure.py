@@ -7,12 +7,15 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
-from typing import cast
+from pathlib import Path
+from typing import NamedTuple, cast
 
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
 from salver import lock
+from salver.environments import resolve
+from salver.environments.place import version
 from salver.errors import error
 from salver.lock import Lock, normalised
 
@@ -22,9 +25,20 @@ NEVER = "salver"
 """The worker's own code comes with the server, so that both always match."""
 
 
-def lock_for(modules: Iterable[str]) -> Lock:
+class Wishes(NamedTuple):
+    """What a project says of its packages: a file of constraints, and packages that no import shows."""
+
+    constraints: Path | None = None
+    packages: tuple[str, ...] = ()
+
+
+NO_WISHES = Wishes()
+
+
+def lock_for(modules: Iterable[str], cache: Path, wishes: Wishes = NO_WISHES) -> Lock:
     """Pin every distribution that the modules (top-level or dotted names) need, transitively, at its installed version.
 
+    Constraints may demand another version than the installed one, and packages may be added: then a resolver decides.
     Modules of the standard library need nothing. Raises `code-not-closed`, naming all, for modules that no installed
     distribution provides: those are the user's own code, which has to travel in the release. The lock's notes say what
     another machine may not find under the same pins: editable installs, packages from a URL, missing requirements.
@@ -47,7 +61,16 @@ def lock_for(modules: Iterable[str]) -> Lock:
             hint="install it as a package, or let it travel as the model's own code",
             details=tuple(unknown),
         )
-    return _lock(wanted)
+    notes: list[str] = []
+    pins = _installed(wanted, notes)
+    if wishes.constraints or wishes.packages:
+        asked = {name: pins[name] for name in wanted & pins.keys()}
+        known = resolve.resolve(asked, wishes.packages, wishes.constraints, map("==".join, pins.items()))
+        pins = dict(pin.split("==") for pin in known)
+    else:
+        known, note = resolve.hashes(map("==".join, pins.items()), cache)
+        notes += [note] if note else []
+    return lock.write(pins.items(), version(), sorted(notes), known)
 
 
 def providers(module: str, owners: Mapping[str, list[str]]) -> set[str]:
@@ -69,17 +92,16 @@ def _holds(name: str, start: str) -> bool:
     return any(str(file).startswith((f"{start}/", f"{start}.")) for file in files)
 
 
-def _lock(wanted: Iterable[str]) -> Lock:
+def _installed(wanted: Iterable[str], notes: list[str]) -> dict[str, str]:
+    """The installed versions of these distributions and of all they require, as far as a pin can name them."""
     pins: dict[str, str] = {}
-    notes: list[str] = []
     for name, found in sorted(_closure(wanted, notes).items()):
         note, pinned = _origin(name, found)
         if note:
             notes.append(note)
         if pinned:
             pins[name] = found.version
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return lock.write(pins.items(), python, sorted(notes))
+    return pins
 
 
 def _closure(wanted: Iterable[str], notes: list[str]) -> dict[str, Distribution]:

@@ -36,6 +36,9 @@ class Said(TypedDict, total=False):
     actor: str
     note: str
     load_timeout: float
+    constraints: str | Path | None
+    packages: tuple[str, ...]
+    proof: bool
 
 
 def release(
@@ -48,7 +51,9 @@ def release(
     answers that the examples must get; `signature`, where inferring it isn't enough; `files`, a file or folder that the
     model reads; `options` of the framework (`{"method": "predict_proba"}`); `include`, patterns of data files beside
     the code; `private`, names of fields whose values must not be kept; `serving`, `side_effects`, `note`;
-    `load_timeout`, the seconds that a worker gets to load it.
+    `load_timeout`, the seconds that a worker gets to load it; `constraints`, a requirements.txt, pyproject.toml or
+    uv.lock that the locked packages must obey, and `packages` that no import shows; `proof`, False to prove it here
+    instead of in the locked environment.
     `registry` is a folder; by default SALVER_REGISTRY, else `.salver` beside the nearest salver.toml.
 
     The same content is the same release: releasing it again changes nothing. The first release of a model goes live

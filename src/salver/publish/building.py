@@ -41,25 +41,25 @@ def build(request: ReleaseRequest, folder: Path) -> Built:
     if not staged.requests:
         remark = "it has unsafe side effects, so it was not run: no golden rows, and nothing expected was checked"
         manifest = _finish(staged, None)
-        trial.prove(Candidate(folder, manifest, request.load_timeout))
+        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
         assembly.sweep(folder)
         return Built(folder, manifest, (*staged.remarks, remark))
     examples = [] if request.expected is None else staged.rows
-    candidate = Candidate(folder, staged.manifest, request.load_timeout)
+    candidate = Candidate(folder, staged.manifest, request.load_timeout, request.cache, request.proof)
     tried = trial.ask(candidate, staged.requests, examples)
     trial.require_same(tried, staged.own_answers, staged.manifest)
     if request.expected is not None:
         trial.require_expected(tried, staged.manifest, request.expected)
     manifest = _finish(staged, tried)
     try:
-        trial.prove(Candidate(folder, manifest, request.load_timeout))
+        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
     except SalverError as problem:
         if problem.code != "golden-mismatch":
             raise
         assembly.write_manifest(folder, staged.manifest)
         tried = trial.ask_again(candidate, staged.requests, tried)
         manifest = _finish(staged, tried)
-        trial.prove(Candidate(folder, manifest, request.load_timeout))
+        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
     assembly.sweep(folder)
     return Built(folder, manifest, (*staged.remarks, *tried.remarks))
 

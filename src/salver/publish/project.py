@@ -52,6 +52,8 @@ class ReleaseTable(Struct, frozen=True):
     private: tuple[str, ...] = ()
     side_effects: SideEffects = "none"
     serving: Serving = Serving()
+    constraints: str = ""
+    packages: tuple[str, ...] = ()
 
 
 def load_project(path: Path) -> ReleaseRequest:
@@ -63,12 +65,12 @@ def load_project(path: Path) -> ReleaseRequest:
     folder = file.parent.resolve()
     release = read_project(file)
     module, model = _entry(release.entry, folder)
-    examples = _table(folder / release.examples)
+    examples = table(folder / release.examples)
     return ReleaseRequest(
         name=release.name,
         model=model,
         examples=_without(examples, release.drop),
-        expected=_answers(_table(folder / release.expected)) if release.expected else None,
+        expected=_answers(table(folder / release.expected)) if release.expected else None,
         framework=release.framework,
         options=release.options,
         files=folder / release.files if release.files else None,
@@ -77,6 +79,8 @@ def load_project(path: Path) -> ReleaseRequest:
         module=module,
         private=release.private,
         serving=release.serving,
+        constraints=folder / release.constraints if release.constraints else None,
+        packages=release.packages,
         side_effects=release.side_effects,
     )
 
@@ -126,7 +130,7 @@ def _read_table(table: Any, problems: list[str]) -> dict[str, Any]:
 
 
 def _missing_files(release: Mapping[str, Any], folder: Path) -> Iterable[str]:
-    for key in ("examples", "expected", "files"):
+    for key in ("examples", "expected", "files", "constraints"):
         value = release.get(key)
         if value and not (folder / value).exists():
             yield f"release.{key}: {folder / value} does not exist"
@@ -151,7 +155,7 @@ def _entry(entry: str, folder: Path) -> tuple[str, Any]:
     return module, found
 
 
-def _table(path: Path) -> Any:
+def table(path: Path) -> Any:
     """The rows of a file: a DataFrame, a list of mappings (.jsonl) or an array (.npy)."""
     readers: dict[str, Callable[[Path], Any]] = {
         ".csv": lambda path: _pandas().read_csv(path),

@@ -31,6 +31,7 @@ def gather(request: ReleaseRequest, at: datetime) -> Provenance:
         git_dirty=bool(root and _git(folder, "status", "--porcelain")),
         script=_relative(running[1], Path(root) if root else folder) if running else "",
         note=request.note,
+        unproven=not request.proof,
     )
 
 

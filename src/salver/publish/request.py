@@ -20,7 +20,10 @@ class ReleaseRequest(Struct, frozen=True, kw_only=True):
     answers they must get, aligned with them. `files` go to model/; `include` are patterns of data files below
     `project` that go to code/. Of `module`, as of a running script, code/ gets only what the model reaches. `options`
     belong to the framework; `private` names fields whose values must not be stored or shown. Each worker that proves
-    the release gets `load_timeout` seconds to load it.
+    the release gets `load_timeout` seconds to load it. The lock pins what is installed here, unless `constraints` (a
+    requirements.txt, pyproject.toml or uv.lock) demands other versions; `packages` adds what no import shows. Without
+    `proof` the golden rows are made here, and not in the locked environment. `cache` is a folder for what is looked up
+    and built on the way (default: the user's).
     """
 
     name: str
@@ -40,6 +43,10 @@ class ReleaseRequest(Struct, frozen=True, kw_only=True):
     actor: str = ""
     note: str = ""
     load_timeout: float = LOAD_TIMEOUT
+    constraints: str | Path | None = None
+    packages: tuple[str, ...] = ()
+    proof: bool = True
+    cache: str = ""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,22 +16,33 @@ from salver.registry import Registry
 from salver.release import check_name
 from salver.route import Change, next_route
 
+Remake = Callable[[Built, Path], Built]
+"""Makes another release from a proven one, in the folder given: an accelerated one."""
 
-def release_model(request: ReleaseRequest, registry: Registry) -> Outcome:
+
+def release_model(request: ReleaseRequest, registry: Registry, remake: Remake | None = None) -> Outcome:
     """Turn a model object into a published release.
 
     The same model, code, packages and examples give the same release again, with `created` false. The first release of
     a model goes live by itself; later ones wait to be promoted. Nothing is published unless a clean process reproduced
-    every golden row.
+    every golden row. `remake` turns what was proven into what is published.
     """
     check_name(request.name)
     at = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="salver-release-") as temporary:
-        built = build(request, Path(temporary))
+        built = build(request, _folder(temporary, "built"))
+        if remake is not None:
+            built = remake(built, _folder(temporary, "remade"))
         provenance = gather(request, at)
         published = registry.publish(built.folder, built.manifest, provenance)
     went_live = _go_live(registry, published.release)
     return _outcome(built, published.release, published.created, went_live)
+
+
+def _folder(parent: str, name: str) -> Path:
+    folder = Path(parent) / name
+    folder.mkdir()
+    return folder
 
 
 def _go_live(registry: Registry, release: Release) -> bool:

@@ -12,7 +12,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from salver import golden, plugins, tables
-from salver.environments.closure import lock_for
+from salver.environments.closure import Wishes, lock_for
+from salver.environments.place import default_cache
 from salver.errors import SalverError, error
 from salver.frameworks import Columns, Framework, Saved
 from salver.lock import Lock
@@ -161,7 +162,8 @@ def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:
         assembly.copy_included(request.project, request.include, code)
     own = set(closure.modules(closed))
     proof.prove(code, sorted({name.partition(":")[0] for name in needed} & own))
-    lock = lock_for(closed.imports)
+    wishes = Wishes(Path(request.constraints) if request.constraints else None, request.packages)
+    lock = lock_for(closed.imports, Path(request.cache or default_cache()), wishes)
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(lock.text, encoding="utf-8")

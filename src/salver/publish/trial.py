@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from salver import golden
-from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
+from salver.dispatch.local import ANY_ENVIRONMENT, LOAD_TIMEOUT, LocalRelease
 from salver.errors import error
 from salver.publish.infer import to_rows
 from salver.publish.native import body
@@ -27,11 +27,15 @@ T = TypeVar("T")
 
 
 class Candidate(Struct, frozen=True):
-    """What is tried: a release folder, its manifest, and the seconds that a worker gets to load it."""
+    """What is tried: a release folder and its manifest, the seconds that a worker gets to load it, where environments
+    are built, and whether it runs in the locked one or, unlike how it will be served, in this.
+    """
 
     folder: Path
     manifest: Manifest
     load_timeout: float = LOAD_TIMEOUT
+    cache: str = ""
+    locked: bool = True
 
 
 class Trial(Struct, frozen=True):
@@ -191,7 +195,9 @@ def _run(candidate: Candidate, options: tuple[str, ...], act: Callable[[LocalRel
 
     async def with_worker() -> T:
         name, seconds = f"{candidate.manifest.model}@new", candidate.load_timeout
-        async with LocalRelease(candidate.folder, name, options=options, load_timeout=seconds) as local:
+        flags = options if candidate.locked else (*options, ANY_ENVIRONMENT)
+        local = LocalRelease(candidate.folder, name, options=flags, load_timeout=seconds, cache=candidate.cache)
+        async with local:
             return await act(local)
 
     try:

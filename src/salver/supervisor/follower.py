@@ -186,9 +186,8 @@ class Follower:
 
     def _start(self, name: str, release: str, facts: Facts) -> None:
         options = ("--any-environment",) if self._plan.any_environment else ()
-        command = worker_command(
-            name, Path(facts.folder), listen_fd=-101, status_fd=-102, threads=facts.threads, options=options
-        )
+        folder = Path(facts.folder)
+        command = worker_command(name, folder, facts.place, (-101, -102), threads=facts.threads, options=options)
         argv = [_MARKS.get(part, part) for part in command.argv]
         extra = {name: os.environ[name] for name in self._plan.environment if name in os.environ}
         self._order(op="start", name=name, group=release, argv=argv, env=command.env | extra)
@@ -325,7 +324,7 @@ def _how(code: int | None) -> str:
 async def follow(options: argparse.Namespace) -> None:
     """Follow until the keeper goes."""
     wanted = plan.read(options.plan_fd)
-    releases = Releases(wanted, Registry(FolderStorage(Path(wanted.registry))))
+    releases = Releases(wanted, Registry(FolderStorage(Path(wanted.registry))), Path(options.folder))
     events, keeper = await asyncio.open_unix_connection(
         sock=socket.socket(fileno=options.keeper_fd), limit=LONGEST_LINE
     )
@@ -339,7 +338,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="salver.supervisor.follower", description=__doc__)
     for name in ("--plan-fd", "--keeper-fd", "--control-fd", "--status-fd", "--metrics-fd"):
         parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--folder", required=True, help="only shown in the process list")
+    parser.add_argument("--folder", required=True, help="a folder of this server alone")
     options = parser.parse_args()
     die_with_parent()
     ignore_stops()

@@ -6,12 +6,16 @@ import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
+from salver import lock
 from salver.dispatch.launch import cpu_budget
+from salver.environments.build import hold
+from salver.environments.choose import choose
+from salver.environments.place import Place
 from salver.errors import SalverError
 from salver.gateway.table import Loaded
 from salver.record import Release
 from salver.registry import Known, Registry, ReleaseCache
-from salver.release import MANIFEST, Manifest, parse_manifest
+from salver.release import LOCK, MANIFEST, Manifest, parse_manifest
 from salver.route import Change, Route, next_route
 from salver.supervisor.plan import Plan
 from salver.supervisor.state import Facts, Key
@@ -20,9 +24,11 @@ from salver.supervisor.state import Facts, Key
 class Releases:
     """What one server reads of one registry, and what its machine keeps of it."""
 
-    def __init__(self, plan: Plan, registry: Registry) -> None:
+    def __init__(self, plan: Plan, registry: Registry, scratch: Path) -> None:
         self._plan = plan
         self._registry = registry
+        self._scratch = scratch
+        self._places: dict[str, Place] = {}
         self._cache = ReleaseCache(Path(plan.cache))
         self._records: dict[Key, Release] = {}
 
@@ -52,13 +58,25 @@ class Releases:
                 self._cache.remember(self._plan.registry, Known(route, (record,)))
 
     def open(self, model: str, number: int) -> Facts:
-        """Fetch and verify one release; raises what the registry and the cache raise."""
+        """Fetch and verify one release, and find its environment; raises what registry, cache and builder raise."""
         record = self._records.get((model, number))
         if record is None:
             record = self._records[model, number] = self._registry.find(f"{model}@{number}")
         folder = self._cache.open(self._registry, record)
         manifest = parse_manifest((folder / MANIFEST).read_bytes(), where=record.name)
-        return facts(self._plan, record, manifest, folder)
+        return facts(self._plan, record, manifest, folder, self._place(record.name, manifest, folder))
+
+    def _place(self, name: str, manifest: Manifest, folder: Path) -> Place:
+        """Where the release's workers run; an environment that was built stays for as long as this server does."""
+        if self._plan.any_environment:
+            return Place()
+        text = (folder / LOCK).read_text(encoding="utf-8")
+        place = self._places.get(manifest.lock)
+        if place is None or lock.check(text, manifest.python, place.path):
+            place = choose(text, manifest.python, what=name, cache=Path(self._plan.cache), scratch=self._scratch)
+            self._places[manifest.lock] = place
+            hold(place)
+        return place
 
     def fall_back(self, change: Change, model: str, seq: int) -> None:
         """Put an automatic fallback in force after route `seq`; `lost-race` where that is no longer the newest."""
@@ -67,7 +85,7 @@ class Releases:
             self._registry.append_route(next_route(model, current, change))
 
 
-def facts(plan: Plan, record: Release, manifest: Manifest, folder: Path) -> Facts:
+def facts(plan: Plan, record: Release, manifest: Manifest, folder: Path, place: Place) -> Facts:
     """What a verified release means for this server: how many workers, and what gateways must know."""
     budget = cpu_budget()
     workers = manifest.serving.workers or plan.workers
@@ -83,4 +101,4 @@ def facts(plan: Plan, record: Release, manifest: Manifest, folder: Path) -> Fact
         workers=(),
         published=record.provenance.at,
     )
-    return Facts(loaded, str(folder), workers, manifest.serving.threads or max(1, budget // workers))
+    return Facts(loaded, str(folder), workers, manifest.serving.threads or max(1, budget // workers), place)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from salver.environments.place import Place
 from salver.errors import CODES
 from salver.gateway.table import Loaded, Table
 from salver.route import Route
@@ -30,12 +31,13 @@ Phase = Literal["opening", "starting", "loaded", "leaving"]
 
 
 class Facts(Struct, frozen=True):
-    """A release that is fetched and verified: what gateways have to know, where it lies, how many workers it gets."""
+    """A release that is fetched and verified: what gateways have to know, where it lies and runs, how many workers."""
 
     loaded: Loaded
     folder: str
     workers: int
     threads: int
+    place: Place = Place()
 
 
 class Failure(Struct, frozen=True):

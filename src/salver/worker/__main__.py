@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import site
 import socket
 import sys
 import time
@@ -63,6 +64,8 @@ def main() -> int:
 
 def _ready(options: argparse.Namespace) -> Predictor:
     """Load the release and prove it: same environment, golden rows reproduced, every batch size warmed."""
+    for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if sys.flags.no_site else ():
+        site.addsitedir(folder)  # without its start-up, Python reads no .pth file
     manifest = parse_manifest((options.folder / MANIFEST).read_bytes(), where=options.name)
     if options.environment:
         lock.require_same((options.folder / LOCK).read_text(), manifest.python, what=options.name)

@@ -1,0 +1,80 @@
+"""uv, the tool that resolves and installs packages, as functions; what it can't do is an error that says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from uv import find_uv_bin
+
+from salver.errors import SalverError, error
+
+SAME_IN_PIP = {
+    "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
+    "UV_INDEX": "PIP_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS": "PIP_FIND_LINKS",
+    "SSL_CERT_FILE": "PIP_CERT",
+}
+SHOWN = 12
+_NETWORK = (
+    "failed to fetch", "error sending request", "dns error", "failed to connect", "network connectivity",
+    "network was disabled",
+)  # fmt: skip
+
+
+class Offline(Exception):
+    """The package index could not be reached, or may not be; its arguments are what uv said."""
+
+
+def run(arguments: Sequence[str], *, what: str, stdin: str = "", patient: bool = True) -> str:
+    """What uv printed; raises `environment-failed` with its own explanation, `Offline` where no index answers.
+
+    What can be done without is not `patient`: it waits a few seconds for an index, once.
+    """
+    hurry = {} if patient else {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+    try:
+        done = subprocess.run(
+            [find_uv_bin(), *arguments, "--color=never"],
+            input=stdin, env={**_environment(os.environ), **hurry}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError as problem:
+        raise error("environment-failed", f"{what}: uv can't be started: {problem}") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = [line.strip(" ×├─▶╰│") for line in done.stderr.splitlines()]
+    said = [line for line in said if line]
+    if any(sign in line.lower() for line in said for sign in _NETWORK):
+        raise Offline(*said)
+    raise failed(what, said)
+
+
+def find_python(version: str) -> str:
+    """The path of an installed Python of this version, or ''."""
+    command = [find_uv_bin(), "python", "find", "--no-project", "--system", version]
+    done = subprocess.run(command, env=_environment(os.environ), capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def failed(what: str, said: Sequence[str], hint: str = "") -> SalverError:
+    """The error for an environment that can't be had."""
+    return error("environment-failed", what, hint=hint or _hint(" ".join(said).lower()), details=tuple(said[:SHOWN]))
+
+
+def _hint(said: str) -> str:
+    """What a person can do about what uv said."""
+    if "hash mismatch" in said:
+        return "the package on the index is not the one that was locked: don't use it; ask who publishes it"
+    if "yanked" in said or "no version of" in said or "not found in the package registry" in said:
+        return "the index no longer has this version: add an index that has it, or release the model again"
+    if "no wheels" in said or "no usable wheels" in said or "binary distribution" in said or "no matching" in said:
+        return "this package has no build for this platform and Python: serve it where it was released"
+    if "no space left" in said:
+        return "free some disk, or set SALVER_CACHE to another one"
+    return "what the installer says above names the package"
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for uv: where only pip is told where packages come from, uv hears the same."""
+    told = {ours: environ[theirs] for ours, theirs in SAME_IN_PIP.items() if theirs in environ and ours not in environ}
+    return {**environ, **told, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}

@@ -1,0 +1,186 @@
+"""Environments that are really built, with packages of an index: other versions side by side, and what can't be had."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from uv import find_uv_bin
+
+import salver
+from salver import lock
+from salver.environments import build
+from salver.environments.closure import Wishes, lock_for
+from salver.errors import SalverError
+from salver.registry import Registry
+from salver.storage.folder import FolderStorage
+from tests.integration.server import Server
+
+ROOT = Path(__file__).parent.parent.parent
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHER = ("scikit-learn==1.7.2", "numpy==2.2.6")
+SMALL = "six==1.16.0\n"
+
+TRAIN = """
+import sys
+import numpy, sklearn
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+import salver
+
+features, labels = load_iris(return_X_y=True, as_frame=True)
+model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
+made = salver.release("iris", model, examples=features, registry=sys.argv[1])
+print(made.release.name, sklearn.__version__, numpy.__version__)
+"""
+
+
+def trained() -> tuple[Any, Any]:
+    features, labels = load_iris(return_X_y=True, as_frame=True)
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels), features
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of another environment, with Salver and older libraries."""
+    folder = tmp_path_factory.mktemp("other") / "venv"
+    subprocess.run([find_uv_bin(), "venv", "-q", "--python", sys.executable, str(folder)], check=True)
+    python = folder / "bin" / "python"
+    install = [find_uv_bin(), "pip", "install", "-q", "--python", str(python), "-e", str(ROOT), *OTHER]
+    subprocess.run([*install, "skops", "pandas"], check=True)
+    return python
+
+
+def test_two_versions_of_a_library_serve_side_by_side(
+    other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALVER_CACHE", str(tmp_path / "cache"))
+    registry = tmp_path / "registry"
+    made = []
+    for python in (sys.executable, str(other)):
+        done = subprocess.run(
+            [python, "-c", TRAIN, str(registry)], capture_output=True, text=True, cwd=tmp_path, check=True
+        )
+        made.append(done.stdout.split())
+    assert made[1] == ["iris@2", "1.7.2", "2.2.6"]
+    assert made[0][0] == "iris@1"
+    assert made[0][1] != made[1][1]
+    rows = load_iris(as_frame=True).data.to_dict("records")
+    with Server(registry, "--workers", "1", log=tmp_path / "log") as server:
+        assert server.post("/models/iris/predict", rows).headers["x-salver-release"] == "iris@1"
+        subprocess.run([sys.executable, "-m", "salver", "promote", "iris@2", "--registry", str(registry)], check=True)
+        live = server.post("/models/iris/predict", rows)
+        pinned = server.post("/models/iris/releases/1/predict", rows)
+        assert live.headers["x-salver-release"] == "iris@2"
+        assert pinned.headers["x-salver-release"] == "iris@1"
+        assert live.json == pinned.json
+        seen = {loaded_versions(pid) for release in ("iris@1", "iris@2") for pid in server.workers(release)}
+    assert len(seen) == 2
+    assert any("sklearn" in place and str(tmp_path / "cache" / build.FOLDER) in place for place in seen)
+
+
+def loaded_versions(pid: int) -> str:
+    """The place of scikit-learn's compiled code in a process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return next(line.split()[-1] for line in maps.splitlines() if "/sklearn/" in line and line.endswith(".so"))
+
+
+def test_a_lock_has_the_hashes_of_all_its_packages_and_the_same_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lock_for(["sklearn"], tmp_path)
+    assert lock.is_hashed(made.text)
+    assert "://" not in made.text
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    assert lock_for(["sklearn"], tmp_path) == made
+    bare = lock_for(["sklearn"], tmp_path / "elsewhere")
+    assert not lock.is_hashed(bare.text)
+    assert bare.notes == ("the lock has no hashes: no package index answered",)
+
+
+def test_a_project_s_constraints_decide_the_versions_and_the_release_is_proven_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALVER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "requirements.txt").write_text("joblib==1.5.2\nrequests>=2\n")
+    model, features = trained()
+    registry = tmp_path / "registry"
+    made = salver.release(
+        "iris", model, examples=features, registry=str(registry), constraints=tmp_path / "requirements.txt"
+    )
+    store = Registry(FolderStorage(registry))
+    manifest = store.manifest(made.release)
+    file = next(file for file in manifest.files if file.path == "environment/requirements.lock")
+    text = b"".join(store.stream(made.release, file)).decode()
+    assert lock.pins(text)["joblib"] == "1.5.2"
+    assert "requests" not in lock.pins(text)
+    assert [each.lock for each in build.built(tmp_path / "cache")] == [manifest.lock]
+
+
+def test_constraints_that_nothing_fulfils_are_refused_with_the_package_s_name(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("joblib==99\n")
+    with pytest.raises(SalverError) as caught:
+        lock_for(["sklearn"], tmp_path, Wishes(tmp_path / "requirements.txt"))
+    assert caught.value.code == "environment-failed"
+    assert "joblib" in str(caught.value)
+
+
+def test_two_that_need_the_same_environment_build_it_once(tmp_path: Path) -> None:
+    places: list[Any] = []
+    builders = [
+        threading.Thread(target=lambda: places.append(build.build(SMALL, HERE, tmp_path, what="m@1"))) for _ in range(4)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(set(places)) == 1
+    assert len(places) == 4
+    (only,) = build.built(tmp_path)
+    assert only.packages == ("six",)
+    assert [path.name for path in only.folder.parent.iterdir() if path.name.startswith(build.DRAFT)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "hint"),
+    [
+        ("six==99.0\n", "six==99.0", "the index no longer has this version"),
+        (f"six==1.16.0 \\\n    --hash=sha256:{'0' * 64}\n", "six==1.16.0", "the package on the index is not the one"),
+        ("numpy==1.19.0\n", "numpy==1.19.0", "this package has no build for this platform and Python"),
+    ],
+)
+def test_a_package_that_can_not_be_had_is_named_with_what_to_do(
+    text: str, named: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SalverError) as caught:
+        build.build(text, HERE, tmp_path, what="m@1")
+    assert caught.value.code == "environment-failed"
+    assert caught.value.message == "the environment of m@1 can't be built"
+    assert named in " ".join(caught.value.details)
+    assert re.match(hint, caught.value.hint)
+    assert build.built(tmp_path) == []
+
+
+def test_without_a_network_an_environment_is_built_from_the_local_packages_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.build(SMALL, HERE, tmp_path / "filled", what="m@1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    assert build.build(SMALL, HERE, tmp_path / "again", what="m@1").path
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    with pytest.raises(SalverError) as caught:
+        build.build(SMALL, HERE, tmp_path / "never", what="m@1")
+    assert "no index answers" in caught.value.message
+    assert "salver env build" in caught.value.hint
