@@ -30,19 +30,30 @@ CODE = ("src", "tools", "bench", "tests")
 SKIPPED = {"__pycache__", "dist", "build", "node_modules"}
 
 # Where an import may stand inside a function; the second list for packages of an extra only.
+LOCKED: dict[str, set[str]] = {
+    "run": {"demo", "sklearn", "onnx", "client"},
+    "test": {"demo", "sklearn", "onnx", "client", "parquet"},
+    "frameworks": {
+        "lightgbm", "catboost", "keras", "statsmodels", "spacy", "transformers", "sentence-transformers", "mlflow",
+        "accelerate",
+    },
+}  # fmt: skip
+"""The extras that each lock has to fulfil; torch has no lock, and xgboost is tested as its build for processors."""
 LATE_IMPORTS = ("salver/__init__", "salver/__main__", "salver/cli", "salver/plugins", "salver/wiring")
 LATE_EXTRAS = (
+    "salver/accelerate",
     "salver/frameworks",
     "salver/tables",
     "salver/batch/parquet",
     "salver/client/transport",
     "salver/publish/project",
+    "salver/publish/snapshot",
 )
 
 # What the light part and the keeper may import besides the standard library and Salver itself.
 LIGHT = (
-    "errors", "frames", "frameworks", "golden", "lock", "model", "plugins", "protocols", "record", "release", "route",
-    "signature", "tables", "worker",
+    "errors", "frames", "frameworks", "golden", "lock", "lookup", "model", "plugins", "protocols", "record", "release",
+    "route", "signature", "tables", "worker",
 )  # fmt: skip
 LIGHT_PACKAGES = {"numpy", "msgspec"}
 KEEPER = "salver/supervisor/keeper"
@@ -72,7 +83,7 @@ def check_project(root: Path) -> Iterator[str]:
     sources: dict[str, ast.Module] = {}
     pyproject = (root / "pyproject.toml").read_text()
     extras = extra_packages(pyproject)
-    for lock, chosen in (("run", {"demo", "sklearn", "onnx", "client"}), ("test", None)):
+    for lock, chosen in LOCKED.items():
         path = root / "requirements" / f"{lock}.txt"
         yield from locks.check(path.relative_to(root).as_posix(), path.read_text(), locks.wanted(pyproject, chosen))
     for path in project_files(root):
@@ -227,7 +238,7 @@ def check_layers(module: str, tree: ast.Module, layers: Mapping[str, int]) -> It
 
 def extra_packages(pyproject: str) -> set[str]:
     """The import names of what the extras bring."""
-    spelled = {"scikit_learn": "sklearn"}
+    spelled = {"scikit_learn": "sklearn", "mlflow_skinny": "mlflow"}
     wanted = [w for extra in tomllib.loads(pyproject)["project"]["optional-dependencies"].values() for w in extra]
     names = {re.split(r"[^A-Za-z0-9_.-]", want)[0].replace("-", "_").lower() for want in wanted}
     return {spelled.get(name, name) for name in names} | {"joblib", "scipy"}

@@ -124,8 +124,7 @@ def python_page() -> str:
     """Everything that `import salver` offers, and the structs one meets on the way."""
     lines = ["# Python", NOTE, "", "What `import salver` offers."]
     for name in sorted(salver.__all__):
-        if name != "__version__":
-            lines += ["", *python_entry(f"salver.{name}", getattr(salver, name))]
+        lines += ["", *python_entry(f"salver.{name}", getattr(salver, name))]
     for kind in (Column, Tensor, Serving):
         rows = [(f"`{name}`", f"`{default!r}`" if default is not None else "") for name, default in struct_fields(kind)]
         lines += ["", f"## Fields of {kind.__name__}", "", inspect.getdoc(kind) or "", ""]
@@ -151,6 +150,7 @@ def python_entry(name: str, thing: Any) -> Iterator[str]:
         return
     members = {"__init__": thing.__init__} | {k: v for k, v in vars(thing).items() if not k.startswith("_")}
     for method, value in members.items():
+        value = value.__func__ if isinstance(value, staticmethod) else value
         if inspect.isfunction(value):
             shown = name if method == "__init__" else f"{name}.{method}"
             said = "" if method == "__init__" else inspect.getdoc(value) or ""

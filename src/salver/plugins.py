@@ -15,7 +15,13 @@ from salver.errors import SalverError, error
 
 FRAMEWORKS = "salver.frameworks"
 PROTOCOLS = "salver.protocols"
-EXTRAS = {"sklearn": "sklearn", "skops": "sklearn", "joblib": "sklearn", "pandas": "sklearn", "onnxruntime": "onnx"}
+EXTRAS = {
+    "sklearn": "sklearn", "skops": "sklearn", "joblib": "sklearn", "pandas": "sklearn", "onnxruntime": "onnx",
+    "xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost", "torch": "torch", "safetensors": "torch",
+    "keras": "keras", "statsmodels": "statsmodels", "spacy": "spacy", "transformers": "transformers",
+    "sentence_transformers": "sentence-transformers", "mlflow": "mlflow", "skl2onnx": "accelerate",
+    "onnxmltools": "accelerate", "onnx": "accelerate", "onnxscript": "accelerate",
+}  # fmt: skip
 """The extra of `salver` that installs each optional package of its own plugins."""
 
 

@@ -189,3 +189,11 @@ def test_an_example_that_is_too_long_to_print_is_named_as_a_file() -> None:
 def test_names_can_t_break_out_of_the_tables() -> None:
     text = card(with_inputs(Column("a|b`c\n# d", "category", categories=("<b>", "x|y"))))
     assert r"| `` a\|b`c # d `` | category, \<b\>\|x\|y |" in text.splitlines()
+
+
+def test_the_globals_of_a_pickle_are_named_by_package() -> None:
+    names = ["numpy:ndarray", "builtins:slice", "numpy:dtype"]
+    text = card(replace(CHURN, unsafe="joblib pickle", options={"pickle": True, "globals": names}))
+    assert "names these 3 globals" in text
+    assert "| `numpy` | `numpy:dtype`, `numpy:ndarray` |" in text
+    assert "globals" not in card(CHURN)

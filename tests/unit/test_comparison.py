@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from salver.cli.comparison import Changed, Contents, compare
+from salver.cli.comparison import Changed, Contents, GlobalChanges, compare
 from salver.golden import Row
 from salver.release import File, Manifest, Serving
 from salver.signature import Column, Signature
@@ -46,6 +46,16 @@ def test_files_and_facts_that_changed_are_named_and_others_are_not() -> None:
     result = differences(manifest=replace(MANIFEST, files=files, serving=Serving(max_batch=8), unsafe="pickle"))
     assert [change.name for change in result.files] == ["model/model.skops"]
     assert {change.name for change in result.facts} == {"unsafe", "serving"}
+
+
+def test_what_a_pickle_may_name_is_compared_and_does_not_hide_among_the_options() -> None:
+    old = OLD._replace(manifest=replace(MANIFEST, options={"pickle": True, "globals": ["numpy:dtype", "os:remove"]}))
+    new = old._replace(manifest=replace(MANIFEST, options={"pickle": True, "globals": ["numpy:dtype", "os:system"]}))
+    result = compare(("churn@1", "churn@2"), old, new)
+    assert result.globals == GlobalChanges(["os:system"], ["os:remove"])
+    assert result.facts == []
+    assert not result.same
+    assert compare(("churn@1", "churn@2"), OLD, new).globals.added == ["numpy:dtype", "os:system"]
 
 
 def test_what_breaks_clients_is_told() -> None:

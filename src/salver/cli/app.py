@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from salver import __version__
 
 GROUPS = {
-    "Publish and look": ("release", "list", "show", "diff", "verify"),
+    "Publish and look": ("release", "accelerate", "list", "show", "diff", "verify"),
     "Serve and decide": ("serve", "promote", "rollback", "history"),
-    "Predict and check": ("predict", "doctor", "demo"),
+    "Predict and check": ("predict", "doctor", "env", "demo"),
 }
 
 

@@ -7,12 +7,29 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from salver.cli import demo, diff, doctor, history, listing, predict, promote, release, rollback, serve, show, verify
+from salver.cli import (
+    accelerate,
+    demo,
+    diff,
+    doctor,
+    env,
+    history,
+    listing,
+    predict,
+    promote,
+    release,
+    rollback,
+    serve,
+    show,
+    verify,
+)  # fmt: skip
 from salver.cli.app import app
 from salver.errors import SalverError, error
 
 INTERRUPTED = 130
-VERBS = (release, listing, show, diff, verify, serve, promote, rollback, history, predict, doctor, demo)
+VERBS = (
+    release, accelerate, listing, show, diff, verify, serve, promote, rollback, history, predict, doctor, env, demo,
+)  # fmt: skip
 """Every module that registers a verb, in the order of the help."""
 
 

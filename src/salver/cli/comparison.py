@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from salver import golden, lock
+from salver.frameworks import pickled
 from salver.release import GOLDEN, LOCK, Manifest
 from salver.signature import Change, explain_break
 
@@ -39,6 +40,13 @@ class GoldenChanges(Struct, frozen=True):
     examples: list[str]
 
 
+class GlobalChanges(Struct, frozen=True):
+    """What the pickle of the new release may name and that of the old may not, and the other way round."""
+
+    added: list[str]
+    dropped: list[str]
+
+
 class Comparison(Struct, frozen=True):
     """Everything that differs between two releases."""
 
@@ -50,6 +58,7 @@ class Comparison(Struct, frozen=True):
     files: list[Changed]
     packages: list[Changed]
     golden: GoldenChanges
+    globals: GlobalChanges
 
 
 def read_contents(folder: Path, manifest: Manifest) -> Contents:
@@ -65,12 +74,19 @@ def compare(names: tuple[str, str], old: Contents, new: Contents) -> Comparison:
     files = _changed(_files(old.manifest), _files(new.manifest))
     packages = _changed(lock.pins(old.lock), lock.pins(new.lock))
     answers = _golden(old, new)
-    same = not (signature or facts or files or packages or answers.differ)
-    return Comparison(names[0], names[1], same, signature, facts, files, packages, answers)
+    named = _globals(old.manifest, new.manifest)
+    same = not (signature or facts or files or packages or answers.differ or named.added or named.dropped)
+    return Comparison(names[0], names[1], same, signature, facts, files, packages, answers, named)
+
+
+def _globals(old: Manifest, new: Manifest) -> GlobalChanges:
+    before, after = (set(pickled.listed(manifest.options)) for manifest in (old, new))
+    return GlobalChanges(sorted(after - before), sorted(before - after))
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
     values = {name: getattr(manifest, name) for name in _FACTS}
+    values["options"] = {name: value for name, value in manifest.options.items() if name != pickled.OPTION}
     values["serving"] = {k: v for k, v in structs.asdict(manifest.serving).items() if v is not None}
     return {name: str(value) for name, value in values.items() if value not in ("", {}, ())}
 

@@ -22,7 +22,8 @@ def diff(
 ) -> None:
     """Compare two releases.
 
-    Shows what breaks clients, which golden rows get another answer, and which packages and files changed.
+    Shows what breaks clients, which golden rows get another answer, which packages and files changed, and
+    what a pickle of the new release may name that the old one could not.
 
     \b
     Examples:
@@ -64,6 +65,12 @@ def _print(result: Comparison) -> None:
         print_line(f"    {escape(example)}")
     for title, changes in (("Behaviour", result.facts), ("Packages", result.packages), ("Files", result.files)):
         _print_changes(title, changes)
+    if result.globals.added or result.globals.dropped:
+        heading("Globals that the pickle may name")
+    for name in result.globals.added:
+        print_line(f"  [bold]added[/bold]    {escape(name)}")
+    for name in result.globals.dropped:
+        print_line(f"  dropped  {escape(name)}")
 
 
 def _print_changes(title: str, changes: list[Changed]) -> None:

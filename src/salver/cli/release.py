@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 def release(
     path: Annotated[Path, typer.Argument(help="The project's folder, or its salver.toml.")] = Path(),
     note: Annotated[str, typer.Option(help="A sentence that stays with the release.", show_default=False)] = "",
+    accelerate: Annotated[
+        Literal["onnx"] | None,
+        typer.Option(help="Publish it converted, if that answers the same on every example.", show_default=False),
+    ] = None,
+    proof: Annotated[
+        bool, typer.Option("--proof/--no-proof", help="Prove it in the locked environment, or only in this one.")
+    ] = True,
     as_json: JsonFlag = False,
     registry: RegistryFlag = None,
 ) -> None:
@@ -29,23 +36,33 @@ def release(
     Examples:
       salver release
       salver release ./churn --note "trained on March"
+      salver release --accelerate onnx
     """
     from msgspec.structs import replace
 
     from salver import wiring
+    from salver.cli.acceleration import Remade, keep, report
     from salver.cli.overview import plain
     from salver.cli.terminal import print_json, working
     from salver.publish.project import load_project
     from salver.publish.run import release_model
 
     settings = gather(registry=registry).settings
-    request = replace(load_project(path), note=note, load_timeout=settings.serve.load_timeout)
+    request = replace(
+        load_project(path), note=note, proof=proof, load_timeout=settings.serve.load_timeout, cache=settings.cache
+    )
+    store = wiring.registry(settings)
+    faster = Remade(request) if accelerate else None
     with working(f"build and prove {request.name}"):
-        outcome = release_model(request, wiring.registry(settings))
+        outcome = release_model(request, store, faster)
+    if faster is not None and faster.done is not None:
+        keep(store, outcome.release, faster.done)
     if as_json:
         print_json(plain(outcome))
     else:
         _print(outcome)
+        if faster is not None and faster.done is not None:
+            report("the model", outcome.release.name, faster.done, as_json=False)
 
 
 def _print(outcome: Outcome) -> None:

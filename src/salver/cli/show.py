@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from salver.cli.overview import ReleaseDetails
 
 FILES_SHOWN = 20
+GLOBALS_SHOWN = 3
 
 
 @app.command()
@@ -47,6 +49,7 @@ def _print(details: ReleaseDetails) -> None:
 
     from salver.cli.overview import provenance_facts
     from salver.cli.terminal import heading, print_facts, print_line, print_table
+    from salver.frameworks.pickled import OPTION
     from salver.signature import describe_field
 
     manifest = details.manifest
@@ -60,7 +63,7 @@ def _print(details: ReleaseDetails) -> None:
     print_facts(
         [
             ("framework", f"{manifest.framework}, {manifest.entry}"),
-            ("options", ", ".join(f"{name} = {value}" for name, value in manifest.options.items())),
+            ("options", ", ".join(f"{name} = {value}" for name, value in manifest.options.items() if name != OPTION)),
             ("runs code when loaded", manifest.unsafe),
             ("golden rows", f"{manifest.golden_rows}, reproduced {_how(details)}"),
             ("side effects", manifest.side_effects),
@@ -74,11 +77,30 @@ def _print(details: ReleaseDetails) -> None:
         ],
         indent=2,
     )
+    _print_globals(manifest.options)
     heading(f"Files ({sum(file.size for file in manifest.files):,} bytes)")
     rows = [(file.path, f"{file.size:,}", file.sha256[:12]) for file in manifest.files]
     print_table((), rows[:FILES_SHOWN], indent=2)
     if len(rows) > FILES_SHOWN:
         print_line(f"  and {len(rows) - FILES_SHOWN} more; --json lists them all")
+
+
+def _print_globals(options: Mapping[str, Any]) -> None:
+    """What the release's pickle may name, by package: how many, and the first of them."""
+    from salver.cli.terminal import heading, print_line, print_table
+    from salver.frameworks import pickled
+
+    names = pickled.listed(options)
+    if not names:
+        return
+    heading(f"Globals that its pickle may name ({len(names)})")
+    rows = []
+    for package, own in pickled.by_package(names).items():
+        more = ", …" if len(own) > GLOBALS_SHOWN else ""
+        rows.append((package, len(own), ", ".join(own[:GLOBALS_SHOWN]) + more))
+    print_table(("package", "#count", "names"), rows, indent=2)
+    if any(row[2].endswith("…") for row in rows):
+        print_line("  --json lists them all")
 
 
 def _how(details: ReleaseDetails) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +11,10 @@ import numpy as np
 
 from salver import plugins, tables
 from salver.errors import error
-from salver.frameworks import Columns, Predict, Saved, skops_file
+from salver.frameworks import Columns, Predict, Saved, arrange, pickled, skops_file
+from salver.frameworks.arrange import Arrange
 from salver.release import CODE_DIR, MODEL_DIR
-from salver.signature import Column, Signature, Tensor
-
-Arrange = Callable[[Columns], Any]
-"""Brings columns into the shape that a model takes."""
+from salver.signature import Column, Signature
 
 MAX_BATCH: Final = 1024
 """A call costs half a millisecond of checks however few its rows: 1,000 rows in calls of 64 take twice as long."""
@@ -64,6 +60,10 @@ _NOT_ARGMAX: Final = ("FixedThresholdClassifier", "TunedThresholdClassifierCV", 
 """Classifiers whose predict is not the most probable class; each needs both calls."""
 
 
+_OTHERS: Final = frozenset({"xgboost", "lightgbm", "catboost"})
+"""Packages with an adapter of their own, whose classes inherit from scikit-learn's."""
+
+
 class Sklearn:
     """The adapter of scikit-learn.
 
@@ -77,8 +77,8 @@ class Sklearn:
         """Whether a base of the model's class comes from scikit-learn and it predicts."""
         if isinstance(model, type):
             return False
-        bases = (base.__module__.partition(".")[0] for base in type(model).__mro__)
-        return "sklearn" in bases and hasattr(model, "predict")
+        bases = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+        return "sklearn" in bases and bases.isdisjoint(_OTHERS) and hasattr(model, "predict")
 
     def save(self, model: Any, folder: Path) -> Saved:
         """Write model/model.skops, or model/model.joblib where skops can't keep the model or vouch for a type."""
@@ -91,8 +91,8 @@ class Sklearn:
             named = {f"{module}:" for module in skops_file.modules(path) | {"skops"}} | set(map(_split, trusted))
             return Saved(path.name, {"trusted": sorted(trusted), "imports": _imports(model, named)}, "", MAX_BATCH)
         path.unlink(missing_ok=True)
-        used = _pickle(model, target / "model.joblib")
-        options = {"pickle": True, "imports": _imports(model, used)}
+        used = _import("joblib", lambda: pickled.save(model, target / "model.joblib"))
+        options = {"pickle": True, "globals": sorted(used), "imports": _imports(model, used | {"joblib:"})}
         return Saved("model.joblib", options, f"joblib pickle: {reason}", MAX_BATCH)
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
@@ -109,7 +109,7 @@ class Sklearn:
                 )
             model = _import("skops", lambda: skops_file.load(path, trusted))
         elif options.get("pickle") is True:
-            model = _import("joblib", lambda: _unpickle(path))
+            model = _import("joblib", lambda: pickled.load(path, options.get(pickled.OPTION)))
         else:
             raise error("untrusted-artifact", f"{entry} is a pickle, and the release doesn't say that it needs one")
         call = self._call(model, options, signature, _matrix_arrangement(model, signature))
@@ -128,25 +128,25 @@ class Sklearn:
         return self._call(model, options, signature)
 
     def _call(
-        self, model: Any, options: Mapping[str, Any], signature: Signature, arrange: Arrange | None = None
+        self, model: Any, options: Mapping[str, Any], signature: Signature, arranged: Arrange | None = None
     ) -> Callable[[Columns], Any]:
         method = options.get("method", "predict")
         if method not in METHODS:
             raise error("bad-settings", f"sklearn: unknown method {method!r}", hint=f"one of {', '.join(METHODS)}")
         if not hasattr(model, method):
             raise error("unsupported-model", f"{type(model).__name__} has no {method}", hint="choose another method")
-        arrange = arrange or _arrangement(model, signature)
+        arranged = arranged or _arrangement(model, signature)
         call = getattr(model, method)
         if method != "predict_proba":
-            return lambda columns: call(arrange(columns))
+            return lambda columns: call(arranged(columns))
         classes = model.classes_
         if isinstance(classes, list):
             raise error("unsupported-model", f"{type(model).__name__} has several targets; use method = 'predict'")
         if not _is_argmax(model):
-            return lambda columns: _both(model, arrange(columns))
+            return lambda columns: _both(model, arranged(columns))
 
         def predict(columns: Columns) -> Columns:
-            shares = call(arrange(columns))
+            shares = call(arranged(columns))
             return {"prediction": classes[shares.argmax(axis=1)], "probabilities": shares}
 
         return predict
@@ -166,36 +166,6 @@ def _save_skops(model: Any, path: Path) -> str:
     except (TypeError, ValueError, AttributeError, KeyError, ImportError, RecursionError) as problem:
         return f"skops can't keep it: {type(problem).__name__}: {problem}"
     return ""
-
-
-def _pickle(model: Any, path: Path) -> set[str]:
-    """Pickle the model with joblib; returns what the pickle names, as `module:name`."""
-    import joblib
-
-    used: set[str] = set()
-
-    class Recorder(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            used.add(f"{module}:{name}")
-            return super().find_class(module, name)
-
-    try:
-        Recorder(io.BytesIO(pickle.dumps(model, protocol=5))).load()
-        joblib.dump(model, path, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError) as problem:
-        path.unlink(missing_ok=True)
-        raise error(
-            "unsupported-model",
-            f"{type(model).__name__} can't be saved: {problem}",
-            hint="lambdas and local functions can't be saved: define them by name in a module",
-        ) from None
-    return used | {"joblib:"}
-
-
-def _unpickle(path: Path) -> Any:
-    import joblib
-
-    return joblib.load(path)
 
 
 def _import(package: str, act: Callable[[], Any]) -> Any:
@@ -290,28 +260,8 @@ def _only_checks_names(step: Any) -> bool:
 
 
 def _arrangement(model: Any, signature: Signature) -> Arrange:
-    """How the signature's columns become what the model takes: a DataFrame, a tensor, or a float64 matrix."""
-    inputs = signature.inputs
-    wanted = FRAMEWORK.columns(model)
-    if wanted:
-        missing = sorted(set(wanted) - {field.name for field in inputs})
-        if missing:
-            raise error(
-                "bad-signature",
-                f"the model was trained with columns that the signature doesn't have: {', '.join(missing)}",
-            )
-        fields = {field.name: field for field in inputs}
-        ordered = tuple(fields[name] for name in wanted)
-        categorical = _from_dtype(model)
-        return lambda columns: tables.to_dataframe(columns, ordered, categorical=categorical)
-    if len(inputs) == 1 and isinstance(inputs[0], Tensor):
-        only = inputs[0].name
-        return lambda columns: columns[only]
-    if all(isinstance(field, Column) and field.type in ("float", "int", "bool") for field in inputs):
-        order = tuple(field.name for field in inputs)
-        return lambda columns: tables.matrix(columns, order)
-    order = tuple(field.name for field in inputs)
-    return lambda columns: np.column_stack([np.asarray(columns[name], dtype=object) for name in order])
+    """How the signature's columns become what the model takes."""
+    return arrange.arrangement(signature.inputs, FRAMEWORK.columns(model), _from_dtype(model))
 
 
 def _from_dtype(model: Any) -> frozenset[str]:

