@@ -39,6 +39,11 @@ def name_of(text: str, python: str) -> str:
     return f"{lock.digest(text).removeprefix('sha256:')[:32]}-{tag(python)}"
 
 
+def is_built(text: str, python: str, cache: Path) -> bool:
+    """Whether the environment of a lock is there."""
+    return (cache / FOLDER / name_of(text, python) / FACTS).exists()
+
+
 def build(text: str, python: str, cache: Path, *, what: str) -> Place:
     """The environment of a lock, built if it isn't there; raises `environment-failed`, saying which package is why.
 
@@ -47,9 +52,9 @@ def build(text: str, python: str, cache: Path, *, what: str) -> Place:
     root = cache / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     target = root / name_of(text, python)
-    if not (target / FACTS).exists():
+    if not is_built(text, python, cache):
         with _alone(root / f".{target.name}.lock"):
-            if not (target / FACTS).exists():
+            if not is_built(text, python, cache):
                 _build(text, python, target, what)
     with contextlib.suppress(OSError):
         os.utime(target / FACTS)

@@ -324,7 +324,9 @@ def _how(code: int | None) -> str:
 async def follow(options: argparse.Namespace) -> None:
     """Follow until the keeper goes."""
     wanted = plan.read(options.plan_fd)
-    releases = Releases(wanted, Registry(FolderStorage(Path(wanted.registry))), Path(options.folder))
+    releases = Releases(
+        wanted, Registry(FolderStorage(Path(wanted.registry))), Path(options.folder), Voice(wanted.json_logs).say
+    )
     events, keeper = await asyncio.open_unix_connection(
         sock=socket.socket(fileno=options.keeper_fd), limit=LONGEST_LINE
     )

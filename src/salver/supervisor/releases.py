@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from salver import lock
 from salver.dispatch.launch import cpu_budget
-from salver.environments.build import hold
+from salver.environments.build import hold, is_built
 from salver.environments.choose import choose
 from salver.environments.place import Place
 from salver.errors import SalverError
@@ -24,8 +24,9 @@ from salver.supervisor.state import Facts, Key
 class Releases:
     """What one server reads of one registry, and what its machine keeps of it."""
 
-    def __init__(self, plan: Plan, registry: Registry, scratch: Path) -> None:
+    def __init__(self, plan: Plan, registry: Registry, scratch: Path, say: Callable[[str, str], None]) -> None:
         self._plan = plan
+        self._say = say
         self._registry = registry
         self._scratch = scratch
         self._places: dict[str, Place] = {}
@@ -71,9 +72,12 @@ class Releases:
         if self._plan.any_environment:
             return Place()
         text = (folder / LOCK).read_text(encoding="utf-8")
+        python, cache = manifest.python, Path(self._plan.cache)
         place = self._places.get(manifest.lock)
-        if place is None or lock.check(text, manifest.python, place.path):
-            place = choose(text, manifest.python, what=name, cache=Path(self._plan.cache), scratch=self._scratch)
+        if place is None or lock.check(text, python, place.path):
+            if lock.check(text, python) and not is_built(text, python, cache):
+                self._say("building", f"{name}: its environment of {len(lock.pins(text))} packages is built now")
+            place = choose(text, python, what=name, cache=cache, scratch=self._scratch)
             self._places[manifest.lock] = place
             hold(place)
         return place
