@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sklearn
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -127,6 +128,25 @@ def test_a_project_s_constraints_decide_the_versions_and_the_release_is_proven_i
     assert lock.pins(text)["joblib"] == "1.5.2"
     assert "requests" not in lock.pins(text)
     assert [each.lock for each in build.built(tmp_path / "cache")] == [manifest.lock]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "uv.lock"])
+def test_constraints_may_be_a_project_or_its_lock(name: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        "dependencies = [\"joblib==1.5.2\", \"uvicorn[standard]>=0.30 ; python_version >= '3.8'\"]\n"
+    )
+    subprocess.run([find_uv_bin(), "lock", "-q", "--project", str(tmp_path)], check=True)
+    pins = lock.pins(lock_for(["sklearn"], tmp_path, Wishes(tmp_path / name)).text)
+    assert pins["joblib"] == "1.5.2"
+    assert pins["scikit-learn"] == sklearn.__version__
+    assert "uvicorn" not in pins
+
+
+def test_packages_that_no_import_shows_come_along(tmp_path: Path) -> None:
+    pins = lock.pins(lock_for(["sklearn"], tmp_path, Wishes(packages=("six>=1.16",))).text)
+    assert "six" in pins
+    assert pins["scikit-learn"] == sklearn.__version__
 
 
 def test_constraints_that_nothing_fulfils_are_refused_with_the_package_s_name(tmp_path: Path) -> None:

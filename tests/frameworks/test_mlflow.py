@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -44,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A linear model written with skops, and boosted trees pickled, whose pyfunc answers shares."""
     root = tmp_path_factory.mktemp("mlflow")
     features, labels = diamonds().drop(columns="cut"), diamonds()["cut"]
-    linear = RidgeClassifier().fit(features.to_numpy(), labels)
+    linear = RidgeClassifier().fit(features, labels)
     trees = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(features, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -165,3 +167,75 @@ def test_numbers_get_the_types_that_mlmodel_insists_on(tmp_path: Path) -> None:
     )
     assert predict(to_columns(frame, inputs))["prediction"].tolist() == [1.5, 3.5]
     assert "python_model.pkl" in saved.unsafe
+    assert "pickled by value" in saved.unsafe
+    assert any(name.startswith("cloudpickle.") for name in saved.options["globals"])
+
+
+def test_the_globals_of_a_pickle_are_recorded_and_no_others_are_built(folders: dict[str, Path], tmp_path: Path) -> None:
+    one = text_path(folders)
+    saved = ADAPTER.save(one.model, tmp_path)
+    names = saved.options["globals"]
+    boosted = "sklearn.ensemble._hist_gradient_boosting.gradient_boosting:HistGradientBoostingClassifier"
+    assert boosted in names
+    assert names == sorted(names)
+    for fewer in ({**saved.options, "globals": [name for name in names if name != boosted]}, {}):
+        with pytest.raises(SalverError) as caught:
+            ADAPTER.load(tmp_path, saved.entry, fewer, one.signature)
+        assert caught.value.code == "untrusted-artifact"
+    assert ADAPTER.load(tmp_path, saved.entry, saved.options, one.signature)(one.columns)["prediction"].shape == (50, 5)
+
+
+class Writes:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "ran")
+
+
+def test_a_forged_pickle_runs_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    one = text_path(folders)
+    saved = ADAPTER.save(one.model, tmp_path)
+    (tmp_path / "model" / "model.pkl").write_bytes(pickle.dumps(Writes(tmp_path / "proof")))
+    with pytest.raises(SalverError) as caught:
+        ADAPTER.load(tmp_path, saved.entry, saved.options, one.signature)
+    assert caught.value.code == "untrusted-artifact"
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("travels", [True, False], ids=["in the folder", "in the release"])
+def test_a_class_of_ones_own_module_travels_once(
+    travels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"doubling_{travels}".lower()
+    (tmp_path / f"{name}.py").write_text(DOUBLING)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    module = __import__(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            tmp_path / "model",
+            python_model=module.Doubling(),
+            code_paths=[str(tmp_path / f"{name}.py")] if travels else None,
+            pip_requirements=[],
+        )
+    monkeypatch.delitem(sys.modules, name)
+    saved = ADAPTER.save(tmp_path / "model", tmp_path / "release")
+    assert f"{name}:Doubling" in saved.options["globals"]
+    assert (f"{name}:Doubling" in saved.options["imports"]) == (not travels)
+    assert ("own code in code" in saved.unsafe) == travels
+    signature = Signature((Column("a", "float"),), (Column("prediction", "float"),))
+    case = Case(ADAPTER, tmp_path / "model", {"a": np.array([1.5, 2])}, signature)
+    frameworks.predicts_the_same_in_a_clean_process(case, tmp_path / "clean")
+
+
+DOUBLING = """
+import mlflow.pyfunc
+
+
+class Doubling(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input["a"].to_numpy() * 2
+"""

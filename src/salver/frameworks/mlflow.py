@@ -1,11 +1,17 @@
-"""MLflow model folders (`MLmodel`), called through MLflow's own pyfunc; the folder travels as it is."""
+"""MLflow model folders (`MLmodel`), called through MLflow's own pyfunc; the folder travels as it is.
+
+Whatever the flavour, the globals that loading unpickles are recorded in the release, and loading it allows no others.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +20,7 @@ import numpy as np
 
 from salver import plugins, tables
 from salver.errors import error
-from salver.frameworks import Columns, Predict, Saved
+from salver.frameworks import Columns, Predict, Saved, pickled
 from salver.lock import normalised
 from salver.release import MODEL_DIR
 from salver.signature import Signature, Tensor
@@ -30,6 +36,8 @@ _INDEX: Final = re.compile(
 _REQUIREMENT: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _NUMBERS: Final = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64", "boolean": "bool"}
 _DEPTH: Final = 4
+BY_VALUE: Final = ("cloudpickle.", "dill.")
+"""Where the globals come from that rebuild a function or class out of its code."""
 
 
 class Mlflow:
@@ -64,12 +72,22 @@ class Mlflow:
         for name in ENVIRONMENT:
             _without_indexes(target / name)
         described = _described(target)
-        return Saved(MLMODEL, {"imports": _imports(described, target)}, _unsafe(described, target))
+        names = _recorded(described, source)
+        own = pickled.needed(name for name in names if not _is_within(name, source))
+        options = {pickled.OPTION: sorted(names), "imports": sorted({*_imports(described, target), *own})}
+        return Saved(MLMODEL, options, _unsafe(described, target, names))
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
-        """Let MLflow load the folder; what it finds there may run code, of which the release's `unsafe` tells."""
+        """Let MLflow load the folder; raises `untrusted-artifact` before a global that the release lacks is built.
+
+        What it finds there may run code, of which the release's `unsafe` tells.
+        """
         del entry
-        call = _call(_pyfunc(folder / MODEL_DIR), options, signature)
+        names = pickled.listed(options)
+        _import(_described(folder / MODEL_DIR), names)
+        with pickled.only(frozenset(names), "the MLflow model"):
+            model = _pyfunc(folder / MODEL_DIR)
+        call = _call(model, options, signature)
         first, outputs = signature.inputs[0].name, signature.outputs
         return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
 
@@ -161,11 +179,40 @@ def _described(folder: Path) -> Any:
     return described
 
 
-def _unsafe(described: Any, folder: Path) -> str:
+def _import(described: Any, names: Iterable[str]) -> None:
+    """Import what loading will, where it can be: what an import itself unpickles is not the artifact's."""
+    modules = {name.partition(":")[0] for name in names}
+    for module in (described.flavors["python_function"]["loader_module"], *sorted(modules)):
+        with suppress(ImportError):
+            importlib.import_module(module)
+
+
+def _recorded(described: Any, folder: Path) -> set[str]:
+    """The globals that loading the folder unpickles; it is loaded again where the first time imported something."""
+    _import(described, ())
+    for _ in range(2):
+        modules = set(sys.modules)
+        with pickled.recording() as seen:
+            _pyfunc(folder)
+        if modules == set(sys.modules):
+            break
+    return seen
+
+
+def _is_within(name: str, folder: Path) -> bool:
+    """Whether a global is from the code that travels in the model's folder."""
+    module = sys.modules.get(name.partition(":")[0].partition(".")[0])
+    places = [getattr(module, "__file__", None) or "", *map(str, getattr(module, "__path__", ()))]
+    return any(place and Path(place).resolve().is_relative_to(folder.resolve()) for place in places)
+
+
+def _unsafe(described: Any, folder: Path, names: Iterable[str]) -> str:
     """Why loading may run code: pickles in the folder, code that travels in it, types that skops is told to trust."""
     loader = described.flavors["python_function"]
     pickles = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_pickle(path))
     reasons = [f"MLflow unpickles {', '.join(pickles)}"] if pickles else []
+    if any(name.startswith(BY_VALUE) for name in names):
+        reasons.append("functions or classes are pickled by value: code in the file, which no list of globals limits")
     if loader.get("code"):
         reasons.append(f"it runs the model's own code in {loader['code']}")
     if not str(loader["loader_module"]).startswith("mlflow."):
