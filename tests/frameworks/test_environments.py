@@ -134,7 +134,7 @@ def test_a_project_s_constraints_decide_the_versions_and_the_release_is_proven_i
 def test_constraints_may_be_a_project_or_its_lock(name: str, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
-        "dependencies = [\"joblib==1.5.2\", \"uvicorn[standard]>=0.30 ; python_version >= '3.8'\"]\n"
+        'dependencies = ["joblib==1.5.2", "uvicorn[standard]>=0.30 ; python_version >= \'3.8\'"]\n'
     )
     subprocess.run([find_uv_bin(), "lock", "-q", "--project", str(tmp_path)], check=True)
     pins = lock.pins(lock_for(["sklearn"], tmp_path, Wishes(tmp_path / name)).text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,9 +112,35 @@ def test_a_compiled_module_of_the_user_s_can_not_travel(project: Project) -> Non
         closure.close(["uses_compiled"])
 
 
-def test_what_was_typed_into_a_session_is_refused() -> None:
-    with pytest.raises(SalverError, match="Churn was typed into a running session"):
-        closure.close(["__main__:Churn"])
+TYPED = """
+import sys; sys.ps1 = sys.ps2 = ""
+import salver
+from salver.errors import SalverError
+class Churn(salver.Model):
+    def predict(self, rows): return rows["x"]
+
+try: salver.release("churn", Churn, examples=[{"x": 1}], registry="registry")
+except SalverError as problem: print(problem)
+
+"""
+
+
+def test_what_was_typed_into_a_shell_is_refused(tmp_path: Path) -> None:
+    shell = [sys.executable, "-q", "-i"]
+    done = subprocess.run(shell, input=TYPED, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "the model needs Churn, typed into a session that keeps no source"
+        " · hint: put it in a file and import it, or use a notebook\n"
+    )
+    assert not (tmp_path / "registry" / "models").exists()
+
+
+def test_what_a_module_run_by_name_defines_is_refused(tmp_path: Path) -> None:
+    typed = TYPED.replace('import sys; sys.ps1 = sys.ps2 = ""', "")
+    (tmp_path / "trainer.py").write_text(typed)
+    module = [sys.executable, "-m", "trainer"]
+    done = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "the model needs Churn, in a module that python -m runs · hint: run its file" in done.stdout
 
 
 def test_of_the_entry_module_only_what_the_model_reaches_travels(project: Project, tmp_path: Path) -> None:

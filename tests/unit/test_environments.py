@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from salver import lock
-from salver.environments.modules import modules_of
+from salver.environments.modules import modules_of, own_of
 from salver.errors import SalverError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -93,6 +93,20 @@ def test_functions_within_a_model_name_what_they_use() -> None:
 
     found = modules_of(make_pipeline(FunctionTransformer(partial(shape)), KMeans()))
     assert found == {"sklearn", "pandas"}
+
+
+def test_own_classes_and_functions_within_a_model_are_named() -> None:
+    held = [asked, Held()]
+    assert own_of(make_pipeline(FunctionTransformer(partial(asked)), KMeans())) == {f"{__name__}:asked"}
+    assert own_of({"parts": held}) == {f"{__name__}:asked", f"{__name__}:Held"}
+
+
+class Held:
+    """Something of the user's."""
+
+
+def asked(rows: Any) -> Any:
+    return rows
 
 
 def test_parts_in_slots_and_object_arrays_are_found() -> None:

@@ -46,12 +46,12 @@ def convert(model: Any, signature: Signature) -> Graph:
     boosters.register(step for _, step in leaves(prepared))
     lost = unsupported(prepared)
     if lost:
-        raise _no_converter(model, lost)
+        raise no_converter(model, lost)
     types = initial_types(columns_of(model, signature), signature, stacked=not _by_name(model, signature))
     options = {id(prepared): {"zipmap": False}} if hasattr(prepared, "predict_proba") else None
     try:
         graph = skl2onnx.convert_sklearn(
-            prepared, initial_types=types, options=options, target_opset=dict(OPSET),
+            prepared, name="model", initial_types=types, options=options, target_opset=dict(OPSET),
             custom_conversion_functions={**imputer.conversions(), **histogram.conversions()},
             custom_shape_calculators=imputer.shapes(),
         )  # fmt: skip
@@ -66,7 +66,8 @@ def convert(model: Any, signature: Signature) -> Graph:
     return Graph(graph.SerializeToString(deterministic=True), {"null_text": NULL_TEXT} if texts else {})
 
 
-def _no_converter(model: Any, lost: Sequence[str]) -> SalverError:
+def no_converter(model: Any, lost: Sequence[str]) -> SalverError:
+    """The error that names the steps without a converter."""
     return error(
         "unsupported-model",
         f"{type(model).__name__} can't be converted to ONNX: {len(lost)} of its steps have no converter",

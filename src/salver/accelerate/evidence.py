@@ -46,6 +46,7 @@ class Evidence(Struct, frozen=True):
 
     `distance` is the relative change of the numbers of a row within which the original's own answers count;
     `tolerances` hold for each output of numbers, `largest` is the largest difference seen where no split was crossed.
+    `kept` are the steps that stay in scikit-learn.
     """
 
     format: int
@@ -57,6 +58,7 @@ class Evidence(Struct, frozen=True):
     compared: list[Compared]
     differences: list[Difference]
     unlisted: int = 0
+    kept: list[str] = []
 
     @property
     def holds(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,7 +19,7 @@ from salver.frameworks import Columns
 from salver.release import Tolerance
 from salver.worker.predictor import Predictor
 
-CONVERTERS = ("skl2onnx", "onnxmltools", "onnx", "onnxruntime")
+CONVERTERS = ("skl2onnx", "onnxmltools", "onnxscript", "catboost", "torch", "onnx", "onnxruntime")
 JUDGED = 500
 """How many differing rows of a set are looked at closely; more than that forbids the acceleration by itself."""
 
@@ -118,6 +119,8 @@ def _mask(failures: Mapping[int, Any], count: int) -> NDArray[np.bool_]:
 def _versions() -> dict[str, str]:
     found = {}
     for name in CONVERTERS:
+        if name not in sys.modules:  # had no part in it
+            continue
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
 from salver.environments.closure import lock_for
 from salver.environments.place import default_cache
 from salver.errors import error
+from salver.lock import normalised, pins
 from salver.packaging import assembly
 from salver.packaging.card import card
 from salver.release import CARD, CODE_DIR, GOLDEN, LOCK, MANIFEST, MODEL_DIR, Manifest
@@ -125,17 +127,18 @@ def _told(rows: str, row: Row, before: Any, after: Any) -> str:
 def _assemble(source: Source, target: Path, evidence: Evidence) -> Manifest:
     """Write everything but the graph and the evidence, which are there; the original's golden rows stay as they are."""
     original = source.manifest
-    options = json.loads((target / "options.json").read_text())
-    (target / "options.json").unlink()
+    saved = json.loads((target / "saved.json").read_text())
+    (target / "saved.json").unlink()
+    options = saved["options"]
     kept = shutil.ignore_patterns(MODEL_DIR, CODE_DIR, CARD, MANIFEST, "environment", "evidence", "__pycache__")
     shutil.copytree(source.folder, target, ignore=kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    lock = lock_for(options["imports"], Path(source.cache or default_cache()))
+    lock = lock_for(_modules(source, options), Path(source.cache or default_cache()))
     (target / LOCK).parent.mkdir(parents=True, exist_ok=True)
     (target / LOCK).write_text(lock.text, encoding="utf-8")
     numbers = {field.name for field in original.signature.outputs if is_number(field)}
     exact = {} if original.determinism == "schema-only" or not numbers else evidence.tolerances
     manifest = msgspec.structs.replace(
-        original, framework="onnx", entry="model.onnx", options=options, unsafe="", lock=lock.digest,
+        original, framework="onnx", entry="model.onnx", options=options, unsafe=saved["unsafe"], lock=lock.digest,
         determinism="tolerance" if exact else original.determinism, tolerances=exact,
         files=assembly.describe(target),
     )  # fmt: skip
@@ -144,6 +147,16 @@ def _assemble(source: Source, target: Path, evidence: Evidence) -> Manifest:
     manifest = msgspec.structs.replace(manifest, files=assembly.describe(target))
     assembly.write_manifest(target, manifest)
     return manifest
+
+
+def _modules(source: Source, options: dict[str, Any]) -> list[str]:
+    """What the lock has to provide: where code of the original goes on being used, all that its own lock does."""
+    if "half" not in options:
+        return list(options["imports"])
+    locked = pins((source.folder / LOCK).read_text())
+    owners = packages_distributions()
+    kept = [module for module, names in owners.items() if any(normalised(name) in locked for name in names)]
+    return sorted({*kept, *(module for module in options["imports"] if module.partition(":")[0] in owners)})
 
 
 async def _prove(source: Source, target: Path) -> None:

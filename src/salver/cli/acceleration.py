@@ -51,6 +51,8 @@ def report(original: str, name: str, done: Accelerated, *, as_json: bool) -> Non
         print_json(facts)
         return
     print_line(f"[bold]{name}[/bold] is {original} as an ONNX graph, and answers the same")
+    if evidence.kept:
+        note(f"no converter has these steps, which stay in scikit-learn: {', '.join(evidence.kept)}")
     heading("compared")
     rows = [(c.rows, c.count, c.equal, c.close, c.boundary, c.refused) for c in evidence.compared]
     print_table(("ROWS", "#COUNT", "#SAME BITS", "#SAME WITHIN", "#AT A BOUNDARY", "#REFUSED BEFORE"), rows, indent=2)

@@ -21,8 +21,8 @@ _PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None))
 def modules_of(model: object) -> set[str]:
     """The top-level names of all third-party modules behind a model: its classes, bases, parts and functions.
 
-    Only what an installed distribution provides is named; the user's own modules travel as code. A model that was
-    fitted with column names gets `pandas` too, where it is installed, since its frames carry those names.
+    Only what an installed distribution provides is named; the user's own modules travel as code, see `own_of`. A model
+    that was fitted with column names gets `pandas` too, where it is installed, since its frames carry those names.
     """
     owners = packages_distributions()
     tops: set[str] = set()
@@ -32,6 +32,19 @@ def modules_of(model: object) -> set[str]:
             tops.add("pandas")
     tops -= {"salver", *sys.stdlib_module_names}
     return {top for top in tops if _installed(top, owners.get(top, ()))}
+
+
+def own_of(model: object) -> set[str]:
+    """The user's own classes and functions behind a model, as `module:name`: whatever no distribution provides."""
+    owners = packages_distributions()
+    found: set[str] = set()
+    for part in _parts(model):
+        kinds = type(part).__mro__
+        for each in (part, *kinds) if isinstance(part, type | FunctionType) else kinds:
+            found.add(f"{each.__module__}:{each.__qualname__.partition('.')[0]}")
+    tops = {name.partition(":")[0].partition(".")[0] for name in found} - {"salver", *sys.stdlib_module_names}
+    own = {top for top in tops if not _installed(top, owners.get(top, ()))}
+    return {name for name in found if name.partition(":")[0].partition(".")[0] in own}
 
 
 def _installed(top: str, names: Sequence[str]) -> bool:

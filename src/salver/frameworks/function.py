@@ -47,21 +47,25 @@ class Function:
                 hint="give them defaults, or read them in load(self, files)",
             )
         entry = f"{kind.__module__}:{kind.__qualname__}"
-        return Saved(entry, {"imports": [entry]}, "")
+        frame = ["pandas"] if getattr(kind, "rows_as", "columns") == "dataframe" else []
+        return Saved(entry, {"imports": [entry, *frame]}, "")
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
         """Import the class, build it, and call its `load` with the release's model/ folder."""
         del options
-        call = _loaded(_find(entry), folder, signature)
+        call = _Loaded(_find(entry), folder, signature)
         first, outputs = signature.inputs[0].name, signature.outputs
         return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
     ) -> Callable[[Columns], Any]:
-        """The function that predicts with a fresh object of the class; its raw answers show what the outputs are."""
+        """The function that predicts with a fresh object of the class; its raw answers show what the outputs are.
+
+        Its attribute `model` is that object: what it has loaded shows which packages it needs beside its imports.
+        """
         del options
-        return _loaded(_kind(model), folder, signature)
+        return _Loaded(_kind(model), folder, signature)
 
 
 FRAMEWORK = Function()
@@ -95,22 +99,20 @@ def _find(entry: str) -> type[Any]:
     return found
 
 
-def _loaded(kind: type[Any], folder: Path, signature: Signature) -> Callable[[Columns], Any]:
-    """Build and load the model; chain its preprocess, predict and postprocess."""
-    model = kind()
-    model.load(folder / MODEL_DIR)
-    steps: list[Callable[[Any], Any]] = []
-    if getattr(model, "rows_as", "columns") == "dataframe":
-        steps.append(lambda columns: tables.to_dataframe(columns, signature.inputs))
-    named = (getattr(model, name, None) for name in ("preprocess", "predict", "postprocess"))
-    steps += [step for step in named if step is not None]
-    if len(steps) == 1:
-        return steps[0]
+class _Loaded:
+    """A model that is built and loaded, as the chain of its preprocess, predict and postprocess."""
 
-    def call(columns: Columns) -> Any:
+    def __init__(self, kind: type[Any], folder: Path, signature: Signature) -> None:
+        self.model = kind()
+        self.model.load(folder / MODEL_DIR)
+        self._steps: list[Callable[[Any], Any]] = []
+        if getattr(self.model, "rows_as", "columns") == "dataframe":
+            self._steps.append(lambda columns: tables.to_dataframe(columns, signature.inputs))
+        named = (getattr(self.model, name, None) for name in ("preprocess", "predict", "postprocess"))
+        self._steps += [step for step in named if step is not None]
+
+    def __call__(self, columns: Columns) -> Any:
         value: Any = columns
-        for step in steps:
+        for step in self._steps:
             value = step(value)
         return value
-
-    return call

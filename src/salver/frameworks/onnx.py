@@ -14,7 +14,7 @@ import numpy as np
 
 from salver import plugins, tables
 from salver.errors import error
-from salver.frameworks import Columns, Predict, Saved
+from salver.frameworks import Columns, Predict, Saved, onnx_half
 from salver.release import MODEL_DIR
 from salver.signature import Column, Field, Signature, Tensor
 
@@ -84,6 +84,9 @@ class Onnx:
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
         """Open a session; it uses as many threads as OMP_NUM_THREADS says."""
+        if "half" in options:
+            alone = {name: value for name, value in options.items() if name != "half"}
+            return onnx_half.load(folder, options, signature, lambda own: self.load(folder, entry, alone, own))
         wanted = tuple(field.name for field in signature.outputs)
         call = _call(_session(folder / MODEL_DIR / entry, options), options, signature, wanted)
         first, outputs = signature.inputs[0].name, signature.outputs

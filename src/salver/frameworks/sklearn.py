@@ -19,7 +19,7 @@ from salver.signature import Column, Signature
 MAX_BATCH: Final = 1024
 """A call costs half a millisecond of checks however few its rows: 1,000 rows in calls of 64 take twice as long."""
 
-METHODS: Final = ("predict", "predict_proba", "decision_function", "score_samples")
+METHODS: Final = ("predict", "predict_proba", "decision_function", "score_samples", "transform")
 
 AUDITED: Final = frozenset(
     {
@@ -137,6 +137,8 @@ class Sklearn:
             raise error("unsupported-model", f"{type(model).__name__} has no {method}", hint="choose another method")
         arranged = arranged or _arrangement(model, signature)
         call = getattr(model, method)
+        if method == "transform":
+            return lambda columns: _dense(call(arranged(columns)))
         if method != "predict_proba":
             return lambda columns: call(arranged(columns))
         classes = model.classes_
@@ -224,6 +226,11 @@ def _is_argmax(model: Any) -> bool:
         else:
             kind = type(model)
             return kind.__module__.startswith("sklearn.") and kind.__name__ not in _NOT_ARGMAX
+
+
+def _dense(values: Any) -> Any:
+    """A matrix of what a transformer answers, which may be sparse or a DataFrame."""
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
 
 
 def _both(model: Any, inputs: Any) -> Columns:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from salver.errors import error
 from salver.release import CHUNK, MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, File, Manifest, canonical
 
+SOURCES = "src"
+"""The folder that many projects keep their packages in."""
 _SKIPPED = ("__pycache__",)
 
 
@@ -60,14 +62,20 @@ def copy_files(source: Path, target: Path) -> None:
         shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
 
-def copy_included(root: Path, patterns: Sequence[str], target: Path) -> None:
-    """Copy what the patterns match below `root` to the same places below `target`."""
+def copy_included(root: Path, patterns: Sequence[str], target: Path, modules: Iterable[str]) -> None:
+    """Copy what the patterns match below `root` to the same places below `target`, beside the modules there.
+
+    Where a project has its packages in `src`, so that no module's path starts with that, it is left out of the path.
+    """
+    sources = root / SOURCES
+    flat = any(path.startswith(f"{SOURCES}/") for path in modules)
     for pattern in patterns:
         matched = [path for path in sorted(root.glob(pattern)) if path.is_file()]
         if not matched:
             raise error("missing-file", f"include: nothing matches {pattern!r} in {root}")
         for path in matched:
-            place = target / path.relative_to(root)
+            inside = path.is_relative_to(sources) and not flat
+            place = target / path.relative_to(sources if inside else root)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from salver.errors import error
-from salver.packaging import script
+from salver.packaging import session
+from salver.packaging.session import Notebook, Script
 
 
 class Closure(NamedTuple):
@@ -34,19 +35,18 @@ class _Import(NamedTuple):
 def close(wanted: Iterable[str], script_module: str = "") -> Closure:
     """Collect the user's own modules among `wanted` and all they import, transitively.
 
-    Each entry is `module` or `module:name`. Of the running script and of `script_module` only what the named things
-    reach is taken, so that nothing is trained again where the code is imported. Standard library and installed packages
-    stay out; the packages are in `imports`. Raises `code-not-closed` with every import that leads nowhere.
+    Each entry is `module` or `module:name`. Of the running script or notebook and of `script_module` only what the
+    named things reach is taken, so that nothing is trained again where the code is imported. Standard library and
+    installed packages stay out; the packages are in `imports`. Raises `code-not-closed` with every import that leads
+    nowhere.
     """
     pairs = [entry.partition(":")[::2] for entry in wanted]
     scripts = _scripts(script_module)
     names = {module: {name.partition(".")[0] for at, name in pairs if at == module and name} for module in scripts}
+    _refuse_main(sorted(name for module, name in set(pairs) if module == session.MAIN), scripts)
     walk = _Walk(scripts, names)
-    for module, name in sorted(set(pairs)):
-        if module == script.MAIN:
-            walk.problems.append(f"{name} was typed into a running session; put it in a file and import it")
-        else:
-            walk.reach(module, _Import(module), "the model")
+    for module in sorted({module for module, _ in pairs}):
+        walk.reach(module, _Import(module), "the model")
     if walk.problems:
         raise error(
             "code-not-closed",
@@ -71,18 +71,40 @@ def is_own(spec: ModuleSpec) -> bool:
     return bool(places) and not any(_is_installed(Path(place)) for place in places)
 
 
-def _scripts(module: str) -> dict[str, Path]:
-    """The modules that are scripts, with their files."""
-    running = script.main_script()
-    scripts = dict([running]) if running else {}
+def can_travel(module: str) -> bool:
+    """Whether a module is the user's own, a running script's or a notebook's."""
+    running = session.running()
+    if running is not None and module == running.module:
+        return True
+    spec = find(module)
+    return spec is not None and is_own(spec)
+
+
+def _scripts(module: str) -> dict[str, Script | Notebook]:
+    """The modules of which only a part travels."""
+    running = session.running()
+    scripts: dict[str, Script | Notebook] = {running.module: running} if running else {}
     spec = find(module) if module else None
     if spec is not None and spec.origin and spec.submodule_search_locations is None and is_own(spec):
-        scripts[module] = Path(spec.origin)
+        scripts[module] = Script(module, Path(spec.origin))
     return scripts
 
 
+def _refuse_main(names: list[str], scripts: Mapping[str, Script | Notebook]) -> None:
+    """Raise `code-not-closed` for things of `__main__`, which is no module elsewhere, and say what to do."""
+    if not names:
+        return
+    if any(isinstance(running, Notebook) for running in scripts.values()):
+        why, hint = "of an earlier definition", "run the cells that make the model again"
+    elif getattr(sys.modules[session.MAIN], "__spec__", None) is not None:
+        why, hint = "in a module that python -m runs", "run its file, or import it from another"
+    else:
+        why, hint = "typed into a session that keeps no source", "put it in a file and import it, or use a notebook"
+    raise error("code-not-closed", f"the model needs {', '.join(names)}, {why}", hint=hint)
+
+
 class _Walk:
-    def __init__(self, scripts: Mapping[str, Path], names: Mapping[str, set[str]]) -> None:
+    def __init__(self, scripts: Mapping[str, Script | Notebook], names: Mapping[str, set[str]]) -> None:
         self.files: dict[str, bytes] = {}
         self.packages: set[str] = set()
         self.problems: list[str] = []
@@ -126,9 +148,8 @@ class _Walk:
         is_package = spec.submodule_search_locations is not None
         self._add(name, path.read_bytes(), is_package)
 
-    def _take_script(self, name: str, path: Path) -> None:
-        source = script.extract(path.read_text(encoding="utf-8"), self._names[name], path.name)
-        self._add(name, source.encode(), False)
+    def _take_script(self, name: str, running: Script | Notebook) -> None:
+        self._add(name, running.extract(self._names[name]).encode(), False)
 
     def _add(self, name: str, source: bytes, is_package: bool) -> None:
         relative = name.replace(".", "/") + ("/__init__.py" if is_package else ".py")

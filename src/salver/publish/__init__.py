@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from salver.packaging.script import main_script
+from salver.packaging import session
 from salver.publish.project import load_project
 from salver.publish.request import Outcome, ReleaseRequest
 from salver.publish.run import release_model
@@ -59,12 +59,12 @@ def release(
     The same content is the same release: releasing it again changes nothing. The first release of a model goes live
     by itself, later ones wait for `salver promote`.
     """
-    running = main_script()
+    running = session.running()
     request = ReleaseRequest(
         name=name,
         model=model,
         examples=examples,
-        project=running[1].parent if running else Path.cwd(),
+        project=running.folder if running else Path.cwd(),
         **said,
     )
     outcome = release_model(request, _registry(registry))

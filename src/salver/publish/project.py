@@ -31,6 +31,7 @@ from msgspec import Struct
 
 from salver import plugins
 from salver.errors import SalverError, error
+from salver.packaging.assembly import SOURCES
 from salver.publish.request import ReleaseRequest
 from salver.release import Serving, SideEffects, check_name
 
@@ -137,21 +138,25 @@ def _missing_files(release: Mapping[str, Any], folder: Path) -> Iterable[str]:
 
 
 def _entry(entry: str, folder: Path) -> tuple[str, Any]:
-    """Import the entry's module with the project's folder first on the path; returns its name and the object."""
+    """Import the entry's module; returns its name and the object.
+
+    The project's folder, and its `src` where it has one, stay first on the path: its modules may import others later.
+    """
     place, _, name = entry.partition(":")
     relative = place.removesuffix(".py")
     module = relative.replace("/", ".") if place.endswith(".py") else place
-    sys.path.insert(0, str(folder))
+    places = [str(place) for place in (folder, folder / SOURCES) if place.is_dir()]
+    sys.path[:0] = [place for place in places if place not in sys.path]
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as problem:
         raise error(
-            "bad-settings", f"release.entry: {entry} can't be found: {problem}", hint=f"looked in {folder}"
-        ) from (problem)
-    finally:
-        sys.path.remove(str(folder))
+            "bad-settings",
+            f"release.entry: {entry} can't be found: {problem}",
+            hint=f"looked in {' and '.join(places)}",
+        ) from problem
     return module, found
 
 

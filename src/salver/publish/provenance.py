@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from salver.packaging import script
+from salver.packaging import session
+from salver.packaging.session import Notebook, Script
 from salver.publish.request import ReleaseRequest
 from salver.record import Provenance
 
@@ -17,9 +18,9 @@ GIT_TIMEOUT = 10.0
 
 
 def gather(request: ReleaseRequest, at: datetime) -> Provenance:
-    """The provenance of a release published now, from the script's or project's folder."""
-    running = script.main_script()
-    folder = request.project or (running[1].parent if running else Path.cwd())
+    """The provenance of a release published now, from the script's, notebook's or project's folder."""
+    running = session.running()
+    folder = request.project or (running.folder if running else Path.cwd())
     root = _git(folder, "rev-parse", "--show-toplevel")
     commit = _git(folder, "rev-parse", "HEAD") if root else ""
     return Provenance(
@@ -29,7 +30,7 @@ def gather(request: ReleaseRequest, at: datetime) -> Provenance:
         salver=_version(),
         git_commit=commit,
         git_dirty=bool(root and _git(folder, "status", "--porcelain")),
-        script=_relative(running[1], Path(root) if root else folder) if running else "",
+        script=_name(running, Path(root) if root else folder),
         note=request.note,
         unproven=not request.proof,
     )
@@ -59,6 +60,11 @@ def _version() -> str:
         return ""
 
 
-def _relative(path: Path, root: Path) -> str:
+def _name(running: Script | Notebook | None, root: Path) -> str:
     """The script below the repository; only its name where it lies elsewhere, since other paths say too much."""
+    if running is None:
+        return ""
+    path = running.path
+    if path is None:
+        return "notebook"
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

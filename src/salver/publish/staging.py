@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from salver import golden, plugins, tables
 from salver.environments.closure import Wishes, lock_for
+from salver.environments.modules import modules_of, own_of
 from salver.environments.place import default_cache
 from salver.errors import SalverError, error
 from salver.frameworks import Columns, Framework, Saved
 from salver.lock import Lock
-from salver.packaging import assembly, closure, proof, script
+from salver.packaging import assembly, closure, proof, session
 from salver.protocols import Decoded
 from salver.publish import golden_rows
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns, to_rows
@@ -55,12 +56,15 @@ def stage(request: ReleaseRequest, folder: Path) -> Staged:
     inputs = _inputs(request, examples)
     rows = to_rows(examples, inputs)
     requests = [golden_rows.stand_in(rows[index], inputs) for index in golden_rows.choose(rows, golden.MAX_ROWS)]
-    with script.as_module():
+    with session.as_module():
         saved = _save(adapter, request, folder)
-        lock = _close(request, saved, folder)
         options = {**saved.options, **request.options}
         provisional = Signature(inputs, request.signature.outputs if request.signature else _UNKNOWN)
-        call = _caller(adapter, request, folder, saved._replace(options=options), provisional)
+        in_memory = getattr(adapter, "in_memory", None)
+        call = in_memory(request.model, folder, options, provisional) if in_memory is not None else None
+        lock = _close(request, _needed(saved, call), folder)
+        if call is None:
+            call = adapter.load(folder, saved.entry, options, provisional)
         runs = request.side_effects != "unsafe"
         signature, outputs = _learn(request, call, rows, provisional) if runs else (_given(request), {})
         signature = Signature(inputs, signature.outputs)
@@ -147,9 +151,18 @@ def _serving(request: ReleaseRequest, saved: Saved) -> Serving:
     return asked if asked.max_batch else replace(asked, max_batch=saved.max_batch)
 
 
-def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:
+def _needed(saved: Saved, call: object) -> list[str]:
+    """What the release needs importable: what the adapter names, and what a model of the user's own has loaded."""
+    named: list[str] = list(saved.options.get("imports", ()))
+    model = getattr(call, "model", None)
+    if model is not None:
+        named += sorted(modules_of(model))
+        named += sorted(name for name in own_of(model) if closure.can_travel(name.partition(":")[0]))
+    return named
+
+
+def _close(request: ReleaseRequest, needed: Sequence[str], folder: Path) -> Lock:
     """Write code/ and environment/: the user's modules, proven importable, and the packages they and the model need."""
-    needed: Sequence[str] = saved.options.get("imports", ())
     closed = closure.close(needed, request.module)
     code = folder / CODE_DIR
     for relative, source in closed.files.items():
@@ -159,7 +172,7 @@ def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:
     if request.include:
         if request.project is None:
             raise error("bad-settings", f"{request.name}: include needs a project folder to look in")
-        assembly.copy_included(request.project, request.include, code)
+        assembly.copy_included(request.project, request.include, code, closed.files)
     own = set(closure.modules(closed))
     proof.prove(code, sorted({name.partition(":")[0] for name in needed} & own))
     wishes = Wishes(Path(request.constraints) if request.constraints else None, request.packages)
@@ -168,17 +181,6 @@ def _close(request: ReleaseRequest, saved: Saved, folder: Path) -> Lock:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(lock.text, encoding="utf-8")
     return lock
-
-
-def _caller(
-    adapter: Framework, request: ReleaseRequest, folder: Path, saved: Saved, signature: Signature
-) -> Callable[[Columns], Any]:
-    """The model object as a function of columns; adapters that can't call it in memory load what they saved."""
-    in_memory = getattr(adapter, "in_memory", None)
-    if in_memory is not None:
-        call: Callable[[Columns], Any] = in_memory(request.model, folder, saved.options, signature)
-        return call
-    return adapter.load(folder, saved.entry, saved.options, signature)
 
 
 def _learn(
