@@ -33,9 +33,9 @@ def anywhere(tmp_path: Path) -> Terminal:
 def test_the_help_lists_the_verbs_in_the_order_of_a_models_life(anywhere: Terminal) -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", anywhere.ok("--help").partition("Publish and look:")[2], re.MULTILINE)
     assert verbs == [
-        "release", "list", "show", "diff", "verify",
+        "release", "accelerate", "list", "show", "diff", "verify",
         "serve", "promote", "rollback", "history",
-        "predict", "doctor", "demo",
+        "predict", "doctor", "env", "demo",
     ]  # fmt: skip
 
 
