@@ -67,7 +67,9 @@ def resolve(
         answer.write_text("\n".join(sorted(installed)))  # what stands there already is preferred
         command = [*_COMPILE, "--python-version", version(), "-c", str(limits), str(asked), "-o", str(answer)]
         try:
-            uv.run(command, what=what)
+            uv.run(
+                command, what=what, hint="the constraints or the packages ask for what no index has, or not together"
+            )
         except uv.Offline as problem:
             hint = "resolving needs a package index: connect, or release without constraints and packages"
             raise uv.failed(what, problem.args, hint) from None

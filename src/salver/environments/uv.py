@@ -27,7 +27,7 @@ class Offline(Exception):
     """The package index could not be reached, or may not be; its arguments are what uv said."""
 
 
-def run(arguments: Sequence[str], *, what: str, stdin: str = "", patient: bool = True) -> str:
+def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "", patient: bool = True) -> str:
     """What uv printed; raises `environment-failed` with its own explanation, `Offline` where no index answers.
 
     What can be done without is not `patient`: it waits a few seconds for an index, once.
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str], *, what: str, stdin: str = "", patient: bool =
     said = [line for line in said if line]
     if any(sign in line.lower() for line in said for sign in _NETWORK):
         raise Offline(*said)
-    raise failed(what, said)
+    raise failed(what, said, hint)
 
 
 def find_python(version: str) -> str:
