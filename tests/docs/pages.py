@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-READY_LIMIT = 60.0
-BLOCK_LIMIT = 120.0
+READY_LIMIT = 120.0
+BLOCK_LIMIT = 300.0
 
 
 class Block(NamedTuple):

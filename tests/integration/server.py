@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SALVER = [sys.executable, "-P", "-m", "salver"]
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 class Answer(NamedTuple):
