@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from salver.environments import uv
 from salver.environments.place import version
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.lock import normalised
 
 HASHES = "hashes.json"
@@ -41,7 +41,7 @@ def hashes(pins: Iterable[str], cache: Path) -> tuple[Hashes, str]:
         except uv.Offline:
             found, why = {}, "no package index answered"
         if found:
-            known.update(found)
+            known.update({pin: hashed for pin, hashed in found.items() if hashed})
             _remember(cache, known)
     without = [pin for pin in wanted if pin not in known]
     which = "" if without == wanted else f" for {', '.join(without)}"
@@ -109,9 +109,7 @@ def _look_up(pins: list[str]) -> Hashes:
     command = [*_COMPILE, "--no-deps", "--python-version", version(), "-"]
     try:
         return _parse(uv.run(command, what="hashes", stdin="\n".join(pins), patient=False))
-    except uv.Offline:
-        raise
-    except Exception:
+    except SalverError:
         if len(pins) == 1:
             return {}
         half = len(pins) // 2
@@ -119,13 +117,13 @@ def _look_up(pins: list[str]) -> Hashes:
 
 
 def _parse(text: str) -> Hashes:
-    """The pins of a compiled requirements file with their hashes."""
+    """The pins of a compiled requirements file with their hashes; none where the place they come from gives none."""
     found: Hashes = {}
     for entry in re.split(r"(?m)^(?=[^\s#-])", text):
         match = _PINNED.match(entry)
         if match:
             found[match[1]] = tuple(sorted(set(_HASH.findall(entry))))
-    return {pin: known for pin, known in found.items() if known}
+    return found
 
 
 def _recall(cache: Path) -> Hashes:
