@@ -95,9 +95,17 @@ def rollback_target(history: Sequence[Route], to: int | None = None) -> int:
         return to
     target = previous_live(history)
     if target is None:
+        current = history[-1].live
+        others = [f"{model}@{number}" for number in lived if number != current]
+        if others:
+            raise error(
+                "nothing-to-roll-back",
+                f"nothing but {', '.join(others)} was live besides {model}@{current}, and that was rolled back",
+                hint="use --to N to go there all the same",
+            )
         raise error(
             "nothing-to-roll-back",
-            f"{model}@{history[-1].live} is the only release of {model} that was ever live",
-            hint="use --to N to name one, or promote another release",
+            f"{model}@{current} is the only release of {model} that was ever live",
+            hint="promote another release first",
         )
     return target

@@ -136,6 +136,13 @@ def test_a_json_list_stays_a_list_even_when_empty() -> None:
     assert [row["prediction"] for row in msgspec.json.decode(out)] == [2.0, 4.0]
 
 
+def test_a_row_object_alone_in_a_json_file_is_scored_as_a_server_would() -> None:
+    _, out, _ = run(' {"age": 1, "income": 2, "name": ""}\n', "json")
+    assert [row["prediction"] for row in msgspec.json.decode(out)] == [2.0]
+    with pytest.raises(UserError, match="one object a line is jsonl"):
+        run('{"age": 1, "income": 2, "name": ""}\n{"age": 2, "income": 2, "name": ""}', "json")
+
+
 def test_columns_that_do_not_fit_are_all_named_before_anything_is_scored() -> None:
     release = Doubling()
     with pytest.raises(UserError) as caught:

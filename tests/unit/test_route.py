@@ -69,4 +69,7 @@ def test_rollback_without_a_target_says_what_to_do() -> None:
     with pytest.raises(SalverError) as only:
         rollback_target(history(("first", 1)))
     assert only.value.code == "nothing-to-roll-back"
+    assert "churn@1 is the only release of churn that was ever live" in str(only.value)
+    with pytest.raises(SalverError, match="nothing but churn@2 was live besides churn@1, and that was rolled back"):
+        rollback_target(history(("first", 1), ("promote", 2), ("rollback", 1)))
     assert rollback_target(history(("first", 1), ("promote", 2))) == 1

@@ -122,8 +122,11 @@ def _jsonl_rows(handle: IO[bytes], signature: Signature) -> Iterator[Record]:
 
 
 def _json_rows(handle: IO[bytes], signature: Signature, where: str) -> Iterator[Record]:
+    content = handle.read()
     try:
-        rows = msgspec.json.decode(handle.read(), type=list[msgspec.Raw])
+        if content.lstrip()[:1] == b"{":  # a row on its own, as one sends it to a server
+            content = b"[%b]" % content
+        rows = msgspec.json.decode(content, type=list[msgspec.Raw])
     except msgspec.DecodeError as problem:
         raise error("bad-json", f"{where}: not a list of rows: {problem}", hint="one object a line is jsonl") from None
     for number, row in enumerate(rows, 1):

@@ -25,7 +25,8 @@ def main() -> int:
     except SalverError as problem:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        print(f"salver: {problem}", file=sys.stderr)  # noqa: T201 - the process boundary
+        hint = f"\nhint: {problem.hint}" if problem.hint else ""
+        sys.stderr.write(f"error[{problem.code}]: {problem.message}{hint}\n")
         return problem.meaning.exit
     return keeper.run()
 
