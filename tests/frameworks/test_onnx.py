@@ -25,8 +25,8 @@ from salver.errors import SalverError
 from salver.frameworks import onnx as adapter
 from salver.publish.infer import infer_inputs, to_columns, to_rows
 from salver.signature import Column, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
+from tests.frameworks.contract import each_check, kept_by
 from tests.frameworks.served import served
 
 ONNX = adapter.FRAMEWORK
@@ -104,15 +104,10 @@ def tensors(folder: Path) -> Path:
 CASES = (stacked, regressor, by_column, with_maps)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
-def test_the_adapter_keeps_the_contract(
-    check: Callable[[Case, Path], None], case: Callable[[], Case], tmp_path: Path
-) -> None:
-    check(case(), tmp_path)
+test_the_adapter_keeps_the_contract = kept_by(CASES)
 
 
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
+@each_check
 def test_a_file_with_its_weights_beside_it_keeps_the_contract(
     check: Callable[[Case, Path], None], tmp_path: Path
 ) -> None:
@@ -174,6 +169,25 @@ def test_a_graph_for_a_fixed_number_of_rows_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_graph_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SalverError, match="can't open"):
         ONNX.save(b"\x08nothing", tmp_path)
+
+
+def test_a_file_that_is_no_graph_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing")
+    for given in (path, str(path)):
+        assert ONNX.handles(given)
+        with pytest.raises(SalverError) as caught:
+            ONNX.save(given, tmp_path / "saved")
+        assert caught.value.code == "unsupported-model"
+        assert f"can't open {path}" in caught.value.message
+        assert str(tmp_path / "saved") not in caught.value.message
+
+
+def test_the_path_of_a_graph_may_be_text(tmp_path: Path) -> None:
+    case, path = stacked(), tmp_path / "graph.onnx"
+    path.write_bytes(case.model.SerializeToString(deterministic=True))
+    assert ONNX.save(str(path), tmp_path / "1") == ONNX.save(case.model, tmp_path / "2")
+    assert (tmp_path / "1/model/model.onnx").read_bytes() == (tmp_path / "2/model/model.onnx").read_bytes()
 
 
 def test_a_graph_whose_inputs_the_examples_lack_names_them(tmp_path: Path) -> None:

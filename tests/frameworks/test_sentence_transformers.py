@@ -18,9 +18,9 @@ from salver.errors import SalverError
 from salver.frameworks import sentence_transformers as adapter
 from salver.release import Serving
 from salver.signature import Column, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
 from tests.frameworks import titles
+from tests.frameworks.contract import each_check
 from tests.frameworks.served import served
 
 ADAPTER = adapter.FRAMEWORK
@@ -75,7 +75,7 @@ CASES = (pooled, normalised, static)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
+@each_check
 def test_the_adapter_keeps_the_contract(
     check: Callable[[Case, Path], None], case: Callable[[str], Case], folder: str, tmp_path: Path
 ) -> None:
@@ -102,6 +102,16 @@ def test_what_encode_is_told_is_kept(folder: str, tmp_path: Path) -> None:
     got = predict(one.columns)["embedding"]
     np.testing.assert_allclose(got, one.model.encode(texts, show_progress_bar=False, **told), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-6)
+
+
+def test_a_device_that_is_not_here_is_refused_before_a_worker_starts(folder: str, tmp_path: Path) -> None:
+    one = pooled(folder)
+    saved = ADAPTER.save(one.model, tmp_path)
+    options = {**saved.options, "device": "cuda:99"}
+    with pytest.raises(SalverError, match="cuda:99"):
+        ADAPTER.in_memory(one.model, tmp_path, options, one.signature)
+    with pytest.raises(SalverError, match="cuda:99"):
+        ADAPTER.load(tmp_path, saved.entry, options, one.signature)
 
 
 def test_an_unknown_method_is_refused(folder: str, tmp_path: Path) -> None:

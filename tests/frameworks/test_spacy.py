@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from salver.frameworks import pickled
 from salver.frameworks.spacy import FRAMEWORK as SPACY
 from salver.publish.infer import infer_inputs, to_columns
 from salver.signature import Column, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
+from tests.frameworks.contract import kept_by
 from tests.frameworks.served import served
 
 TEXT = (Column("text", "str"),)
@@ -117,12 +116,7 @@ def ner() -> Case:
 CASES = (textcat, entity_ruler, ner)
 
 
-@pytest.mark.parametrize("of", CASES, ids=lambda of: of.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
-def test_the_adapter_keeps_the_contract(
-    check: Callable[[Case, Path], None], of: Callable[[], Case], tmp_path: Path
-) -> None:
-    check(of(), tmp_path)
+test_the_adapter_keeps_the_contract = kept_by(CASES)
 
 
 def answers(one: Case, folder: Path, **options: Any) -> Any:

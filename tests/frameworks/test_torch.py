@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from salver.errors import SalverError
 from salver.frameworks import torch as torch_adapter
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns
 from salver.signature import Column, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
+from tests.frameworks.contract import assert_same_bits, kept_by
 from tests.frameworks.networks import Dense, Digits, Named, Sized, Tied, Two
 from tests.frameworks.served import served
 
@@ -141,24 +141,12 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
-def test_the_adapter_keeps_the_contract(
-    check: Callable[[Case, Path], None], make: Callable[[], Case], tmp_path: Path
-) -> None:
-    check(make(), tmp_path)
+test_the_adapter_keeps_the_contract = kept_by(CASES)
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_a_loaded_model_answers_bit_for_bit_like_the_object(make: Callable[[], Case], tmp_path: Path) -> None:
-    one = make()
-    saved = TORCH.save(one.model, tmp_path)
-    own = TORCH.in_memory(one.model, tmp_path, saved.options, one.signature)(one.columns)
-    outputs = TORCH.load(tmp_path, saved.entry, saved.options, one.signature)(one.columns)
-    own = own if isinstance(own, Mapping) else {"prediction": own}
-    assert sorted(own) == sorted(outputs)
-    for name, values in own.items():
-        assert outputs[name].tolist() == values.tolist()
+    assert_same_bits(TORCH, make(), tmp_path)
 
 
 def test_a_model_in_training_mode_is_asked_in_eval_mode_and_left_as_it_was(tmp_path: Path) -> None:
@@ -216,7 +204,8 @@ def test_a_module_that_can_not_be_built_again_is_refused_with_what_to_do(
         TORCH.in_memory(model, tmp_path, {"arguments": arguments}, signature)
     assert caught.value.code == "unsupported-model"
     assert says in str(caught.value)
-    assert "options={'arguments': {…}}" in caught.value.hint
+    own = not type(model).__module__.startswith("torch.nn.")
+    assert ("options={'arguments': {…}}" if own else "wrap it in a class of your own") in caught.value.hint
 
 
 def test_building_a_module_again_leaves_the_random_numbers_of_the_caller_alone(tmp_path: Path) -> None:
@@ -343,3 +332,25 @@ def test_all_digits_are_served_as_the_model_answers_them(kind: str, tmp_path: Pa
     assert got.shape == whole.shape == (1797, 10)
     off = np.abs(got - whole) / np.abs(whole).max(axis=1, keepdims=True)
     assert off.max() <= 1e-6, f"{off.max():.1e} off; {(got == whole).mean():.4f} of the scores are equal"
+
+
+def test_tensors_are_examples_as_arrays_are() -> None:
+    rows = load_breast_cancer().data[:40, :3]
+    arrays = {f"x{place}": rows[:, place] for place in range(3)}
+    tensors = {name: torch.tensor(values, requires_grad=name == "x0") for name, values in arrays.items()}
+    inputs = infer_inputs(arrays)
+    expected = to_columns(arrays, inputs)
+    listed = [{name: values[row] for name, values in tensors.items()} for row in range(len(rows))]
+    for examples in (tensors, listed, torch.tensor(rows), list(torch.tensor(rows))):
+        assert infer_inputs(examples) == inputs
+        found = to_columns(examples, inputs)
+        assert all((found[name] == expected[name]).all() for name in expected)
+    images = torch.tensor(digits()[0][:5])
+    for examples in (images, {"input": images}, [{"input": image} for image in images]):
+        assert infer_inputs(examples) == infer_inputs(digits()[0][:5])
+
+
+def test_a_tensor_that_numpy_has_no_array_for_is_named_by_its_column() -> None:
+    with pytest.raises(SalverError) as caught:
+        infer_inputs({"x": torch.ones(3, dtype=torch.bfloat16)})
+    assert "column 'x' holds a Tensor of torch.bfloat16" in caught.value.details[0]

@@ -14,13 +14,14 @@ import pytest
 import torch
 import transformers
 
+import salver
 from salver.errors import SalverError
 from salver.frameworks import transformers as adapter
 from salver.release import Serving
 from salver.signature import Column, Field, Signature, Tensor
-from salver.testing import frameworks
 from salver.testing.frameworks import Case
 from tests.frameworks import titles
+from tests.frameworks.contract import kept_by
 from tests.frameworks.served import served
 
 ADAPTER = adapter.FRAMEWORK
@@ -127,12 +128,7 @@ def writer() -> Case:
 CASES = (classifier, regressor, zero_shot, entities, masked, embedder, writer)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-@pytest.mark.parametrize("check", frameworks.CHECKS, ids=lambda check: check.__name__)
-def test_the_adapter_keeps_the_contract(
-    check: Callable[[Case, Path], None], case: Callable[[], Case], tmp_path: Path
-) -> None:
-    check(case(), tmp_path)
+test_the_adapter_keeps_the_contract = kept_by(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -237,6 +233,45 @@ def test_a_model_of_a_class_that_transformers_does_not_have_is_refused(tmp_path:
         ADAPTER.save(pipe, tmp_path)
     assert caught.value.code == "unsupported-model"
     assert "OwnBert" in caught.value.message
+
+
+def test_a_model_without_its_tokenizer_is_refused_with_what_to_release(tmp_path: Path) -> None:
+    with pytest.raises(SalverError) as caught:
+        salver.release("titles", classifier().model.model, examples=["a"], registry=str(tmp_path))
+    assert caught.value.code == "unsupported-model"
+    assert "pipeline" in caught.value.hint
+
+
+def test_probabilities_of_a_pipeline_that_has_none_are_refused(tmp_path: Path) -> None:
+    one = entities()
+    saved = ADAPTER.save(one.model, tmp_path)
+    with pytest.raises(SalverError, match="token-classification") as caught:
+        ADAPTER.in_memory(one.model, tmp_path, {**saved.options, "method": "predict_proba"}, one.signature)
+    assert caught.value.code == "unsupported-model"
+
+
+def test_a_device_that_is_not_here_is_refused_before_a_worker_starts(tmp_path: Path) -> None:
+    one = classifier()
+    saved = ADAPTER.save(one.model, tmp_path)
+    options = {**saved.options, "device": "cuda:99"}
+    with pytest.raises(SalverError, match="cuda:99"):
+        ADAPTER.in_memory(one.model, tmp_path, options, one.signature)
+    with pytest.raises(SalverError, match="cuda:99"):
+        ADAPTER.load(tmp_path, saved.entry, options, one.signature)
+
+
+def test_saving_draws_no_progress_bars_and_leaves_those_of_the_user(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.enable_progress_bar()
+    try:
+        ADAPTER.save(classifier().model, tmp_path)
+        assert capfd.readouterr().err == ""
+        assert transformers.utils.logging.is_progress_bar_enabled()
+    finally:
+        if not shown:
+            transformers.utils.logging.disable_progress_bar()
 
 
 def test_two_columns_are_refused_before_anything_is_computed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from salver.frameworks import pickled
 from salver.release import GOLDEN, LOCK, Manifest
 from salver.signature import Change, explain_break
 
-_FACTS = ("framework", "entry", "python", "determinism", "side_effects", "unsafe", "options", "serving", "platforms")
+_FACTS = ("framework", "entry", "python", "determinism", "side_effects", "unsafe", "platforms")
 
 
 class Contents(NamedTuple):
@@ -85,9 +85,11 @@ def _globals(old: Manifest, new: Manifest) -> GlobalChanges:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
+    """What a release says of itself, by name; each option and each setting of serving is a fact of its own."""
     values = {name: getattr(manifest, name) for name in _FACTS}
-    values["options"] = {name: value for name, value in manifest.options.items() if name != pickled.OPTION}
-    values["serving"] = {k: v for k, v in structs.asdict(manifest.serving).items() if v is not None}
+    options = {name: value for name, value in manifest.options.items() if name != pickled.OPTION}
+    for table, content in (("options", options), ("serving", structs.asdict(manifest.serving))):
+        values |= {f"{table}.{name}": value for name, value in content.items() if value is not None}
     return {name: str(value) for name, value in values.items() if value not in ("", {}, ())}
 
 

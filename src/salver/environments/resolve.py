@@ -34,7 +34,7 @@ def hashes(pins: Iterable[str], cache: Path) -> tuple[Hashes, str]:
     wanted = sorted(pins)
     known = _recall(cache)
     missing = [pin for pin in wanted if pin not in known]
-    why = "the package index doesn't have these versions"
+    why = "the package index doesn't have them"
     if missing:
         try:
             found = _look_up(missing)
@@ -73,7 +73,17 @@ def resolve(
         except uv.Offline as problem:
             hint = "resolving needs a package index: connect, or release without constraints and packages"
             raise uv.failed(what, problem.args, hint) from None
-        return _parse(answer.read_text())
+        return compiled(answer.read_text())
+
+
+def compiled(text: str) -> Hashes:
+    """The pins of a compiled requirements file with their hashes: () where the place they come from gives none."""
+    found: Hashes = {}
+    for entry in re.split(r"(?m)^(?=[^\s#-])", text):
+        match = _PINNED.match(entry)
+        if match:
+            found[match[1]] = tuple(sorted(set(_HASH.findall(entry))))
+    return found
 
 
 def _asked(wanted: Mapping[str, str], limits: str) -> list[str]:
@@ -108,22 +118,12 @@ def _look_up(pins: list[str]) -> Hashes:
     """The hashes that the index has; a pin that it doesn't know is found by halving, and left out."""
     command = [*_COMPILE, "--no-deps", "--python-version", version(), "-"]
     try:
-        return _parse(uv.run(command, what="hashes", stdin="\n".join(pins), patient=False))
+        return compiled(uv.run(command, what="hashes", stdin="\n".join(pins), patient=False))
     except SalverError:
         if len(pins) == 1:
             return {}
         half = len(pins) // 2
         return _look_up(pins[:half]) | _look_up(pins[half:])
-
-
-def _parse(text: str) -> Hashes:
-    """The pins of a compiled requirements file with their hashes; none where the place they come from gives none."""
-    found: Hashes = {}
-    for entry in re.split(r"(?m)^(?=[^\s#-])", text):
-        match = _PINNED.match(entry)
-        if match:
-            found[match[1]] = tuple(sorted(set(_HASH.findall(entry))))
-    return found
 
 
 def _recall(cache: Path) -> Hashes:

@@ -15,23 +15,31 @@ Columns = Mapping[str, NDArray[Any]]
 """Named arrays of equal length: one entry (or sub-array, for a tensor) per row."""
 
 Predict = Callable[[Columns], Columns]
-"""The inputs' columns in, the outputs' columns out, the same number of rows; raises what the model raises."""
+"""The inputs' columns in, the outputs' columns out, the same number of rows; raises what the model raises.
+
+That of a model with the capability `stream` has a method of that name: the same, piece by piece.
+"""
 
 
 class Saved(NamedTuple):
     """What `save` wrote: the entry to load again, the framework's options, and why loading may run code (or '').
 
-    `max_batch` is the most rows for which one call of the model pays.
+    `max_batch` is the most rows for which one call of the model pays. `capabilities` are what the model can do besides
+    answering: `stream`.
     """
 
     entry: str
     options: dict[str, Any]
     unsafe: str
     max_batch: int = ROWS_PER_CALL
+    capabilities: tuple[str, ...] = ()
 
 
 class Framework(Protocol):
-    """Saves, loads and calls one kind of model."""
+    """Saves, loads and calls one kind of model.
+
+    An adapter that takes options names them in `options`, a tuple; any other is refused when a model is released.
+    """
 
     name: str
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from salver import plugins
 from salver.errors import error
+from salver.frameworks import Columns
+from salver.frameworks.arrange import Arrange
 
 MAX_BATCH: Final = 1024
 """A call costs most of its time before it looks at the first row."""
@@ -77,3 +79,15 @@ def require_count(names: Sequence[str], expected: int) -> None:
 def classes_of(values: Sequence[Any]) -> NDArray[Any]:
     """The labels of a classifier, as options keep them, as an array."""
     return np.array(values, dtype=object if any(isinstance(value, str) for value in values) else None)
+
+
+def asked(model: Any, arranged: Arrange, method: str) -> Callable[[Columns], Any]:
+    """What a model of the scikit-learn API itself answers: its `predict`, with the shares of the classes if asked."""
+    if method == "predict":
+        return lambda columns: model.predict(arranged(columns))
+
+    def both(columns: Columns) -> Columns:
+        inputs = arranged(columns)
+        return {"prediction": model.predict(inputs), "probabilities": model.predict_proba(inputs)}
+
+    return both

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from salver import tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, arrange, boosting
+from salver.frameworks.answers import promised
 from salver.release import MODEL_DIR
 from salver.signature import Field, Signature, Tensor
 
@@ -30,6 +31,7 @@ class CatBoost:
     """
 
     name = "catboost"
+    options = ("method", "device")
 
     def handles(self, model: object) -> bool:
         """Whether the model is a CatBoost, or one of its classes."""
@@ -56,9 +58,7 @@ class CatBoost:
             raise error("load-failed", f"{entry}: CatBoost has no {kind}", hint=f"one of {', '.join(KINDS)}")
         model = getattr(catboost, kind)()
         model.load_model(str(folder / MODEL_DIR / entry), format="cbm")
-        call = _call(model, options, _pool(catboost, model, signature), _run(options))
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(model, options, _pool(catboost, model, signature), _run(options)), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the columns that the model was trained on, in order; () where it doesn't know them."""

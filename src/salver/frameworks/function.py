@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from salver import tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved
+from salver.frameworks.answers import promised
+from salver.frameworks.pieces import STREAM, Streaming, gathered
 from salver.model import Model
 from salver.release import MODEL_DIR
 from salver.signature import Signature
@@ -23,9 +25,12 @@ class Function:
     name = "function"
 
     def handles(self, model: object) -> bool:
-        """Whether `model` is a class with `load` and `predict`, or an instance of one."""
+        """Whether `model` is a class with `load` and `predict`, or an instance of one.
+
+        A `load` that belongs to the class and makes an object of it, as libraries have it, is not the one meant here.
+        """
         kind = _kind(model)
-        return issubclass(kind, Model) or (callable(getattr(kind, "load", None)) and _predicts(kind))
+        return issubclass(kind, Model) or (_has(kind, "load") and _has(kind, "predict"))
 
     def save(self, model: Any, folder: Path) -> Saved:
         """Write nothing but the folder; the entry names the class, which code/ will hold."""
@@ -48,14 +53,14 @@ class Function:
             )
         entry = f"{kind.__module__}:{kind.__qualname__}"
         frame = ["pandas"] if getattr(kind, "rows_as", "columns") == "dataframe" else []
-        return Saved(entry, {"imports": [entry, *frame]}, "")
+        return Saved(entry, {"imports": [entry, *frame]}, "", capabilities=(STREAM,) if _yields(kind) else ())
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
         """Import the class, build it, and call its `load` with the release's model/ folder."""
         del options
-        call = _Loaded(_find(entry), folder, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        kind = _find(entry)
+        loaded = _Loaded(kind, folder, signature)
+        return Streaming(loaded.pieces, signature) if _yields(kind) else promised(loaded, signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
@@ -75,8 +80,13 @@ def _kind(model: object) -> type[Any]:
     return model if isinstance(model, type) else type(model)
 
 
-def _predicts(kind: type[Any]) -> bool:
-    return callable(getattr(kind, "predict", None))
+def _yields(kind: type[Any]) -> bool:
+    return inspect.isgeneratorfunction(kind.predict)
+
+
+def _has(kind: type[Any], name: str) -> bool:
+    found = getattr(kind, name, None)
+    return callable(found) and not inspect.ismethod(found)
 
 
 def _required(parameter: inspect.Parameter) -> bool:
@@ -104,15 +114,37 @@ class _Loaded:
 
     def __init__(self, kind: type[Any], folder: Path, signature: Signature) -> None:
         self.model = kind()
-        self.model.load(folder / MODEL_DIR)
-        self._steps: list[Callable[[Any], Any]] = []
+        try:
+            self.model.load(folder / MODEL_DIR)
+        except FileNotFoundError as problem:
+            name = Path(str(problem.filename or "a file")).name
+            raise error(
+                "missing-file",
+                f"{kind.__qualname__}.load looked for {name}, which is not there",
+                hint="what it reads from the folder `files` is given to salver.release as files=",
+            ) from problem
+        self._yields = _yields(kind)
+        self._before: list[Callable[[Any], Any]] = []
         if getattr(self.model, "rows_as", "columns") == "dataframe":
-            self._steps.append(lambda columns: tables.to_dataframe(columns, signature.inputs))
-        named = (getattr(self.model, name, None) for name in ("preprocess", "predict", "postprocess"))
-        self._steps += [step for step in named if step is not None]
+            self._before.append(lambda columns: tables.to_dataframe(columns, signature.inputs))
+        preprocess = getattr(self.model, "preprocess", None)
+        if preprocess is not None:
+            self._before.append(preprocess)
+        self._after = getattr(self.model, "postprocess", None) or (lambda value: value)
 
     def __call__(self, columns: Columns) -> Any:
+        """The whole answer, as the class gave it."""
+        if self._yields:
+            return gathered(list(self.pieces(columns)))
+        return self._after(self.model.predict(self._prepared(columns)))
+
+    def pieces(self, columns: Columns) -> Iterator[Any]:
+        """What a class that yields gives, piece by piece, each through its postprocess."""
+        for piece in self.model.predict(self._prepared(columns)):
+            yield self._after(piece)
+
+    def _prepared(self, columns: Columns) -> Any:
         value: Any = columns
-        for step in self._steps:
+        for step in self._before:
             value = step(value)
         return value

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from salver import plugins, tables
+from salver import plugins
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, torch_tensors
+from salver.frameworks.answers import promised
 from salver.frameworks.torch_tensors import import_torch
 from salver.frameworks.zip_file import rewrite
 from salver.release import MODEL_DIR
@@ -32,6 +33,7 @@ class Keras:
     """
 
     name = "keras"
+    options = ("method", "classes", "from_logits", "device")
 
     def handles(self, model: object) -> bool:
         """Whether a base of the model's class is the Model of Keras."""
@@ -71,9 +73,7 @@ class Keras:
                 importlib.import_module(name.partition(":")[0])
         with keras.device(str(place)):
             model = _read(folder / MODEL_DIR / entry)
-        call = _call(model, options, signature, place)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(model, options, signature, place), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature

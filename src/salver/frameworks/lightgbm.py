@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salver import tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, arrange, boosting
+from salver.frameworks.answers import promised
 from salver.release import MODEL_DIR
 from salver.signature import Field, Signature, Tensor
 
@@ -26,6 +26,7 @@ class LightGBM:
     """
 
     name = "lightgbm"
+    options = ("method", "categorical")
 
     def handles(self, model: object) -> bool:
         """Whether the model is a Booster, or one of the classes with the scikit-learn API."""
@@ -50,8 +51,7 @@ class LightGBM:
         fields = _fields(booster, signature)
         arranged = arrange.coded(fields, _levels(booster, fields, options))
         answer = _answer(booster, options)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(answer(arranged(columns)), outputs, len(columns[first]))
+        return promised(lambda columns: answer(arranged(columns)), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the columns that the model was trained on, in order; () where it doesn't know them."""
@@ -67,14 +67,8 @@ class LightGBM:
         levels = _levels(booster, fields, options)
         named = _names(booster) and not isinstance(fields[0], Tensor)
         arranged = arrange.frame(fields, levels) if named else arrange.coded(fields, levels)
-        if boosting.method(options, type(model).__name__, classifies="classes" in options) == "predict":
-            return lambda columns: model.predict(arranged(columns))
-
-        def both(columns: Columns) -> Columns:
-            inputs = arranged(columns)
-            return {"prediction": model.predict(inputs), "probabilities": model.predict_proba(inputs)}
-
-        return both
+        chosen = boosting.method(options, type(model).__name__, classifies="classes" in options)
+        return boosting.asked(model, arranged, chosen)
 
 
 FRAMEWORK = LightGBM()

@@ -21,6 +21,9 @@ import numpy as np
 from salver import plugins, tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, pickled
+from salver.frameworks.answers import promised
+from salver.frameworks.arrange import in_order
+from salver.frameworks.owners import places
 from salver.lock import normalised
 from salver.release import MODEL_DIR
 from salver.signature import Signature, Tensor
@@ -48,6 +51,7 @@ class Mlflow:
     """
 
     name = "mlflow"
+    options = ("params",)
 
     def handles(self, model: object) -> bool:
         """Whether this is a pyfunc model, or the path of an existing folder that holds an MLmodel."""
@@ -87,9 +91,7 @@ class Mlflow:
         _import(_described(folder / MODEL_DIR), names)
         with pickled.only(frozenset(names), "the MLflow model"):
             model = _pyfunc(folder / MODEL_DIR)
-        call = _call(model, options, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(model, options, signature), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the inputs that MLmodel declares; () where it declares none."""
@@ -201,9 +203,8 @@ def _recorded(described: Any, folder: Path) -> set[str]:
 
 def _is_within(name: str, folder: Path) -> bool:
     """Whether a global is from the code that travels in the model's folder."""
-    module = sys.modules.get(name.partition(":")[0].partition(".")[0])
-    places = [getattr(module, "__file__", None) or "", *map(str, getattr(module, "__path__", ()))]
-    return any(place and Path(place).resolve().is_relative_to(folder.resolve()) for place in places)
+    root = name.partition(":")[0].partition(".")[0]
+    return any(place.resolve().is_relative_to(folder.resolve()) for place in places(root))
 
 
 def _unsafe(described: Any, folder: Path, names: Iterable[str]) -> str:
@@ -283,6 +284,8 @@ def _arrangement(schema: Any, signature: Signature) -> Callable[[Columns], Any]:
     if schema is None or not schema.is_tensor_spec():
         if schema is None and len(inputs) == 1 and isinstance(inputs[0], Tensor):
             return lambda columns: columns[names[0]]
+        if schema is not None and schema.has_input_names():
+            in_order(inputs, [str(spec.name) for spec in schema.inputs if spec.required])
         types = _number_types(schema, names)
         return lambda columns: _exact(tables.to_dataframe(columns, inputs), types)
     kinds = schema.numpy_types()

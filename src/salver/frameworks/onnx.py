@@ -15,10 +15,12 @@ import numpy as np
 from salver import plugins, tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, onnx_half
+from salver.frameworks.answers import promised
 from salver.release import MODEL_DIR
 from salver.signature import Column, Field, Signature, Tensor
 
 ENTRY: Final = "model.onnx"
+SUFFIX: Final = ".onnx"
 MAX_BATCH: Final = 1024
 METHODS: Final = ("", "predict", "predict_proba")
 DEVICES: Final = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
@@ -57,13 +59,14 @@ class Onnx:
     """
 
     name = "onnx"
+    options = ("method", "device", "optimisation", "null_text")
 
     def handles(self, model: object) -> bool:
         """Whether it is a ModelProto, its bytes, or a path that ends in .onnx."""
         if isinstance(model, bytes):
             return model[:1] == b"\x08"  # the tag of ir_version, which every writer puts first
-        if isinstance(model, Path):
-            return model.suffix == ".onnx"
+        if isinstance(model, str | os.PathLike):
+            return os.fspath(model).endswith(SUFFIX) if _is_text(model) else False
         kind = type(model)
         return kind.__name__ == "ModelProto" and kind.__module__.partition(".")[0] == "onnx"
 
@@ -71,15 +74,17 @@ class Onnx:
         """Write model/model.onnx, and the file of external weights that lies beside a path."""
         target = folder / MODEL_DIR
         target.mkdir(parents=True, exist_ok=True)
-        if isinstance(model, Path):
-            data = _read(model)
-            outside = model.with_name(f"{model.name}.data")
+        named = "the graph"
+        if isinstance(model, str | os.PathLike):
+            path, named = Path(model), os.fspath(model)
+            data = _read(path)
+            outside = path.with_name(f"{path.name}.data")
             if outside.is_file():
                 (target / outside.name).write_bytes(outside.read_bytes())
         else:
             data = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
         (target / ENTRY).write_bytes(data)
-        _check_batch(_session(target / ENTRY, {}))
+        _check_batch(_session(target / ENTRY, {}, named))
         return Saved(ENTRY, {"imports": ["onnxruntime"]}, "", MAX_BATCH)
 
     def load(self, folder: Path, entry: str, options: Mapping[str, Any], signature: Signature) -> Predict:
@@ -88,9 +93,7 @@ class Onnx:
             alone = {name: value for name, value in options.items() if name != "half"}
             return onnx_half.load(folder, options, signature, lambda own: self.load(folder, entry, alone, own))
         wanted = tuple(field.name for field in signature.outputs)
-        call = _call(_session(folder / MODEL_DIR / entry, options), options, signature, wanted)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(_session(folder / MODEL_DIR / entry, options), options, signature, wanted), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
@@ -116,10 +119,21 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise error("missing-file", f"{path} does not exist") from None
+        raise error(
+            "missing-file",
+            f"the model is given as the path '{path}', where nothing lies",
+            hint="give a path that exists (looked up in the working directory)",
+        ) from None
+    except OSError as problem:
+        raise error("unsupported-model", f"{path} can't be read: {problem.strerror}") from None
 
 
-def _session(path: Path, options: Mapping[str, Any]) -> Any:
+def _is_text(path: Any) -> bool:
+    return isinstance(os.fspath(path), str)
+
+
+def _session(path: Path, options: Mapping[str, Any], named: str = "") -> Any:
+    """Open the graph at `path`; `named` is what a person calls it."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -141,8 +155,9 @@ def _session(path: Path, options: Mapping[str, Any]) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=list(providers))
     except Exception as problem:  # onnxruntime's own errors have no common base
-        why = str(problem)[:500]
-        raise error("unsupported-model", f"onnxruntime can't open {path.name}: {why}") from None
+        named = named or path.name
+        why = str(problem).replace(str(path), named)[:500]
+        raise error("unsupported-model", f"onnxruntime can't open {named}: {why}") from None
 
 
 def _chosen(option: str, value: Any, table: Mapping[str, Any]) -> Any:

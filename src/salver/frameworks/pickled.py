@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from salver.errors import error
+from salver.frameworks.owners import is_installed, places
 
 JOBLIB = ".joblib"
 """Files with this suffix are written and read by joblib; all others are plain pickles."""
@@ -107,7 +108,7 @@ def needed(names: Iterable[str]) -> list[str]:
     for name in names:
         root = name.partition(":")[0].partition(".")[0]
         if root != "salver" and root not in sys.stdlib_module_names:
-            wanted.add(root if _is_installed(root) else name)
+            wanted.add(root if any(map(is_installed, places(root))) else name)
     return sorted(wanted)
 
 
@@ -171,10 +172,3 @@ def _listen() -> None:
     sys.audit(_PROBE)
     if not _watchers.heard:
         raise error("load-failed", "another audit hook of this process keeps pickles from being watched")
-
-
-def _is_installed(root: str) -> bool:
-    """Whether a top-level module comes from an installed package, not from the user's own files."""
-    module = sys.modules.get(root)
-    places = [getattr(module, "__file__", None) or "", *map(str, getattr(module, "__path__", ()))]
-    return any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from salver import plugins, tables
+from salver import plugins
 from salver.errors import error
-from salver.frameworks import Columns, Predict, Saved
-from salver.frameworks.transformers import OFFLINE, require_no_pickle, require_one_text, texts
+from salver.frameworks import Columns, Predict, Saved, torch_tensors
+from salver.frameworks.answers import promised
+from salver.frameworks.texts import require_one_text, texts
+from salver.frameworks.transformers import OFFLINE, require_no_pickle, without_bars
 from salver.release import MODEL_DIR
 from salver.signature import Signature
 
@@ -27,6 +29,7 @@ class SentenceTransformers:
     """
 
     name = "sentence-transformers"
+    options = ("method", *ARGUMENTS, "batch_size", "device")
 
     def handles(self, model: object) -> bool:
         """Whether this is a SentenceTransformer, or an object of a class made from it."""
@@ -46,7 +49,8 @@ class SentenceTransformers:
                 )
         target = folder / MODEL_DIR
         target.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(str(target), create_model_card=False, safe_serialization=True)
+        with without_bars():
+            model.save_pretrained(str(target), create_model_card=False, safe_serialization=True)
         require_no_pickle(target)
         return Saved("modules.json", {"imports": ["sentence_transformers", "torch", "transformers"]}, "")
 
@@ -56,15 +60,14 @@ class SentenceTransformers:
         path = folder / MODEL_DIR
         require_no_pickle(path)
         os.environ.update(OFFLINE)
-        call = _call(_model(path, options), options, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(_model(path, options), options, signature), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
     ) -> Callable[[Columns], Any]:
         """The function that embeds with the model as it is in memory."""
         del folder
+        torch_tensors.device(options)
         return _call(model, options, signature)
 
 
@@ -81,7 +84,7 @@ def _model(path: Path, options: Mapping[str, Any]) -> Any:
         ) from None
     transformers.utils.logging.disable_progress_bar()
     return sentence_transformers.SentenceTransformer(
-        str(path), device=options.get("device", "cpu"), local_files_only=True, trust_remote_code=False
+        str(path), device=str(torch_tensors.device(options)), local_files_only=True, trust_remote_code=False
     )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from salver import plugins, tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, arrange, pickled, skops_file
+from salver.frameworks.answers import promised
 from salver.frameworks.arrange import Arrange
+from salver.frameworks.owners import is_own
 from salver.release import CODE_DIR, MODEL_DIR
 from salver.signature import Column, Signature
 
@@ -30,6 +32,7 @@ AUDITED: Final = frozenset(
         "sklearn._loss.loss.CyHalfBinomialLoss",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
+        "sklearn.compose._column_transformer.make_column_selector",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
         "sklearn.gaussian_process.kernels.ConstantKernel",
@@ -72,6 +75,7 @@ class Sklearn:
     """
 
     name = "sklearn"
+    options = ("method",)
 
     def handles(self, model: object) -> bool:
         """Whether a base of the model's class comes from scikit-learn and it predicts."""
@@ -112,9 +116,7 @@ class Sklearn:
             model = _import("joblib", lambda: pickled.load(path, options.get(pickled.OPTION)))
         else:
             raise error("untrusted-artifact", f"{entry} is a pickle, and the release doesn't say that it needs one")
-        call = self._call(model, options, signature, _matrix_arrangement(model, signature))
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(self._call(model, options, signature, _matrix_arrangement(model, signature)), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the columns that the model was trained on, in order; () where it doesn't know them."""
@@ -161,7 +163,7 @@ def _save_skops(model: Any, path: Path) -> str:
     """Write the skops file and read it back; returns why it can't be used, or ''."""
     try:
         _import("skops", lambda: skops_file.save(model, path))
-        beyond = [name for name in skops_file.untrusted(path) if name not in AUDITED and not _is_own(name)]
+        beyond = [name for name in skops_file.untrusted(path) if name not in AUDITED and not is_own(name)]
         if beyond:
             return f"skops can't vouch for {', '.join(beyond)}"
         skops_file.load(path, skops_file.untrusted(path))
@@ -188,7 +190,7 @@ def _imports(model: Any, named: set[str]) -> list[str]:
     for name in named:
         root = name.partition(":")[0].partition(".")[0]
         if name != "__main__:" and root != "builtins" and root not in sys.stdlib_module_names:
-            wanted.add(name if root == "__main__" or _is_own(root) else root)
+            wanted.add(name if root == "__main__" or is_own(root) else root)
     bare = {name.partition(":")[0] + ":" for name in wanted if not name.endswith(":")}
     return sorted(name.removesuffix(":") for name in wanted - bare)
 
@@ -199,17 +201,6 @@ def _split(name: str) -> str:
     while module and module not in sys.modules:
         module = module.rpartition(".")[0]
     return f"{module}:{name[len(module) + 1 :]}"
-
-
-def _is_own(name: str) -> bool:
-    """Whether a dotted name belongs to the user's own code: loaded from a source file outside any site-packages."""
-    root = name.partition(".")[0]
-    if root in sys.stdlib_module_names or root == "salver":
-        return False
-    module = sys.modules.get(root)
-    places = [getattr(module, "__file__", None) or "", *map(str, getattr(module, "__path__", ()))]
-    own = [place for place in places if place]
-    return bool(own) and not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in own)
 
 
 def _in_code(folder: Path, name: str) -> bool:

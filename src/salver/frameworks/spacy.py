@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from salver import plugins, tables
+from salver import plugins
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, pickled
+from salver.frameworks.answers import promised
+from salver.frameworks.texts import require_one_text, texts
 from salver.release import MODEL_DIR
-from salver.signature import Column, Signature
+from salver.signature import Signature
 
 METHODS: Final = ("predict", "predict_proba", "entities")
 DEVICES: Final = ("cpu", "cuda")
@@ -33,6 +35,7 @@ class Spacy:
     """
 
     name = "spacy"
+    options = ("method", "labels", "device")
 
     def handles(self, model: object) -> bool:
         """Whether `model` is a pipeline of spaCy."""
@@ -70,9 +73,7 @@ class Spacy:
         path = folder / MODEL_DIR / entry
         with pickled.only((), "the pipeline"):
             model = spacy.load(path)
-        call = self.in_memory(model, folder, options, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(self.in_memory(model, folder, options, signature), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
@@ -81,17 +82,17 @@ class Spacy:
         del folder
         method, labels = options.get("method", "predict"), [str(label) for label in options.get("labels", ())]
         _require(model, method, labels)
-        text = _only_text(signature)
+        require_one_text(signature, "spacy")
 
         def predict(columns: Columns) -> Any:
-            texts = columns[text].tolist()
+            given = texts(columns, signature)
             # What a batch adds to the vocabulary is forgotten after it; else a worker would grow with every new word.
             with model.memory_zone():
-                docs = list(model.pipe(texts))
+                docs = list(model.pipe(given))
                 if method == "entities":
                     return np.array([_entities(doc) for doc in docs], object)
                 scores = np.array([[doc.cats[label] for label in labels] for doc in docs], np.float32)
-            likeliest = np.array(labels, object)[scores.reshape(len(texts), len(labels)).argmax(axis=1)]
+            likeliest = np.array(labels, object)[scores.reshape(len(given), len(labels)).argmax(axis=1)]
             return likeliest if method == "predict" else {"prediction": likeliest, "probabilities": scores}
 
         return predict
@@ -138,17 +139,6 @@ def _homes(model: Any) -> set[str]:
     """The modules of the pipeline's components, as `module:name`."""
     kinds = [pipe if hasattr(pipe, "__qualname__") else type(pipe) for _, pipe in model.pipeline]
     return {f"{kind.__module__}:{kind.__qualname__.partition('.')[0]}" for kind in kinds}
-
-
-def _only_text(signature: Signature) -> str:
-    fields = signature.inputs
-    if len(fields) != 1 or not isinstance(fields[0], Column) or fields[0].type not in ("str", "category"):
-        raise error(
-            "bad-signature",
-            f"a pipeline takes one column of text, not {', '.join(field.name for field in fields)}",
-            hint='give examples with that column only: examples[["text"]]',
-        )
-    return fields[0].name
 
 
 def _entities(doc: Any) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 from salver import plugins, tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, pickled
+from salver.frameworks.answers import promised
 from salver.release import MODEL_DIR
 from salver.signature import Signature, Tensor
 
@@ -56,6 +57,7 @@ class Statsmodels:
     """
 
     name = "statsmodels"
+    options = ("method",)
 
     def handles(self, model: object) -> bool:
         """Whether a base of the model's class comes from statsmodels and it predicts."""
@@ -85,12 +87,11 @@ class Statsmodels:
         except ModuleNotFoundError as problem:
             raise plugins.missing_extra(problem.name or "statsmodels", needed_for="a statsmodels model") from None
         model = pickled.load(folder / MODEL_DIR / entry, options.get(pickled.OPTION))
-        call = self.in_memory(model, folder, options, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(self.in_memory(model, folder, options, signature), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the inputs, in order; () where the model was fitted on an array without names."""
+        _require_row_wise(model)
         design = _design(model)
         return (*design["columns"], *design["extra"]) if design["columns"] else ()
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from salver import tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, torch_module, torch_tensors
+from salver.frameworks.answers import promised
 from salver.frameworks.torch_tensors import Inputs, import_torch
 from salver.frameworks.zip_file import rewrite
 from salver.release import MODEL_DIR
@@ -39,6 +39,7 @@ class Torch:
     """
 
     name = "torch"
+    options = ("arguments", "method", "classes", "from_logits", "device")
 
     def handles(self, model: object) -> bool:
         """Whether it is a module or an exported program, and no model of a package with an adapter of its own."""
@@ -74,9 +75,7 @@ class Torch:
             model = _evaluating(torch.jit.load(str(path), map_location=place))
         else:
             model = _evaluating(torch_module.load(folder, entry, options).to(place))
-        call = _call(model, options, signature, place)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(model, options, signature, place), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature

@@ -17,6 +17,9 @@ from salver.frameworks.torch_tensors import import_torch
 from salver.release import MODEL_DIR
 
 FILE: Final = "model.safetensors"
+_WRAP: Final = (
+    "wrap it in a class of your own that builds it, or release torch.export.export(…) or torch.jit.script(…) of it"
+)
 _HINT: Final = (
     "give what its constructor needs as options={'arguments': {…}} or in an attribute `arguments`, "
     "or release torch.export.export(…) or torch.jit.script(…) of it"
@@ -97,7 +100,7 @@ def require_rebuildable(module: Any, options: Mapping[str, Any]) -> None:
         raise error(
             "unsupported-model",
             f"{kind.__name__} built again differs from the model",
-            hint=_HINT,
+            hint=_WRAP if kind.__module__.startswith("torch.nn.") else _HINT,
             details=tuple(problems),
         )
 

@@ -152,7 +152,7 @@ def _classified(raw: Any, classes: Sequence[Any] | None, from_logits: bool) -> C
         raw = raw[0]
     if not isinstance(raw, torch.Tensor) or raw.ndim not in (1, 2):
         raise error(
-            "bad-output",
+            "unsupported-model",
             "method 'predict_proba' needs one score per class and row",
             hint="return a tensor of shape (rows, classes), (rows, 1) or (rows,), or use method 'predict'",
         )

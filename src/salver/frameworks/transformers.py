@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +13,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from salver import plugins, tables
+from salver import plugins
 from salver.errors import error
-from salver.frameworks import Columns, Predict, Saved
+from salver.frameworks import Columns, Predict, Saved, torch_tensors
+from salver.frameworks.answers import promised
+from salver.frameworks.texts import require_one_text, texts
 from salver.release import MODEL_DIR
-from salver.signature import Column, Signature
+from salver.signature import Signature
 
 TASKS: Final = {
     "TextClassificationPipeline": "text-classification",
@@ -29,6 +33,7 @@ METHODS: Final = ("predict_proba", "predict")
 POOLINGS: Final = ("mean", "cls")
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_KINDS: Final = (("transformers.pipelines.base", "Pipeline"), ("transformers.modeling_utils", "PreTrainedModel"))
 _STEPS: Final = ("preprocess", "forward", "postprocess")
 _SIDES: Final = ("padding_side", "truncation_side")
 
@@ -48,10 +53,11 @@ class Transformers:
     """
 
     name = "transformers"
+    options = ("method", "pooling", "batch_size", "device")
 
     def handles(self, model: object) -> bool:
-        """Whether this is a pipeline object of transformers, of any task."""
-        return any(kind.__module__ == "transformers.pipelines.base" for kind in type(model).__mro__)
+        """Whether this is a pipeline of transformers, of any task, or a bare model of it, which `save` refuses."""
+        return any((kind.__module__, kind.__name__) in _KINDS for kind in type(model).__mro__)
 
     def save(self, model: Any, folder: Path) -> Saved:
         """Write weights, configuration and tokenizer to model/; raises `unsupported-model` for anything else."""
@@ -60,7 +66,8 @@ class Transformers:
             _require_known(part)
         target = folder / MODEL_DIR
         target.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(str(target))
+        with without_bars():
+            model.save_pretrained(str(target))
         require_no_pickle(target)
         attention = getattr(model.model.config, "_attn_implementation", None)
         options = {
@@ -80,20 +87,32 @@ class Transformers:
         path = folder / MODEL_DIR
         require_no_pickle(path)
         os.environ.update(OFFLINE)
-        call = _call(_pipeline(path, options), options, signature)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(call(columns), outputs, len(columns[first]))
+        return promised(_call(_pipeline(path, options), options, signature), signature)
 
     def in_memory(
         self, model: Any, folder: Path, options: Mapping[str, Any], signature: Signature
     ) -> Callable[[Columns], Any]:
         """The function that predicts with the pipeline as it is in memory, put into evaluation mode."""
         del folder
+        torch_tensors.device(options)
         model.model.eval()
         return _call(model, options, signature)
 
 
 FRAMEWORK = Transformers()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within the block transformers draws no progress bars."""
+    logging = importlib.import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def require_no_pickle(folder: Path) -> None:
@@ -108,31 +127,22 @@ def require_no_pickle(folder: Path) -> None:
         )
 
 
-def texts(columns: Columns, signature: Signature) -> list[str]:
-    """The one text column of these columns."""
-    return list(columns[signature.inputs[0].name])
-
-
-def require_one_text(signature: Signature, adapter: str) -> None:
-    """Refuse a signature whose input is not exactly one column of text."""
-    only, names = signature.inputs[0], ", ".join(field.name for field in signature.inputs)
-    if len(signature.inputs) > 1 or not isinstance(only, Column) or only.type not in ("str", "category"):
-        raise error(
-            "bad-signature",
-            f"{adapter}: the input must be one column of text, not {names}",
-            hint='give examples with that column only: examples[["text"]]',
-        )
-
-
 # Saving
 
 
 def _task(pipe: Any) -> str:
-    task = TASKS.get(type(pipe).__name__)
+    kind = type(pipe).__name__
+    task = TASKS.get(kind)
+    if task is None and not hasattr(pipe, "tokenizer"):
+        raise error(
+            "unsupported-model",
+            f"a {kind} can't be released without its tokenizer",
+            hint="release the pipeline of both: transformers.pipeline(task, model=…, tokenizer=…)",
+        )
     if task is None:
         raise error(
             "unsupported-model",
-            f"a {type(pipe).__name__} can't be released",
+            f"a {kind} can't be released",
             hint=f"one of {', '.join(sorted(TASKS.values()))}, or a class with load and predict",
         )
     return task
@@ -198,7 +208,7 @@ def _pipeline(path: Path, options: Mapping[str, Any]) -> Any:
         options["task"],
         model=model.eval(),
         tokenizer=tokenizer,
-        device=options.get("device", "cpu"),
+        device=torch_tensors.device(options),
         **options.get("generate", {}),
     )
     for step, kept in options["parameters"].items():
@@ -226,8 +236,20 @@ def _call(pipe: Any, options: Mapping[str, Any], signature: Signature) -> Callab
     require_one_text(signature, "transformers")
     _choice(options, "method", METHODS)
     _choice(options, "pooling", POOLINGS)
+    if options.get("method") == "predict_proba" and not _classifies(pipe, options["task"]):
+        raise error(
+            "unsupported-model",
+            f"a pipeline for {options['task']} with this model has no probabilities of classes",
+            hint="leave out the option method",
+        )
     answer = _ANSWERS[options["task"]](pipe, options)
     return lambda columns: answer(texts(columns, signature))
+
+
+def _classifies(pipe: Any, task: str) -> bool:
+    if task == "text-classification":
+        return len(pipe.model.config.id2label) > 1
+    return task == "zero-shot-classification"
 
 
 def _choice(options: Mapping[str, Any], name: str, allowed: Sequence[str]) -> None:

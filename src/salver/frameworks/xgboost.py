@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salver import tables
 from salver.errors import error
 from salver.frameworks import Columns, Predict, Saved, arrange, boosting
+from salver.frameworks.answers import promised
 from salver.release import MODEL_DIR
 from salver.signature import Column, Field, Signature, Tensor
 
@@ -30,6 +30,7 @@ class XGBoost:
     """
 
     name = "xgboost"
+    options = ("method", "device", "missing", "iterations")
 
     def handles(self, model: object) -> bool:
         """Whether the model is a Booster, or one of the classes with the scikit-learn API."""
@@ -59,8 +60,7 @@ class XGBoost:
         fields = _fields(booster, signature)
         arranged = arrange.coded(fields, _known_levels(booster, fields, options))
         answer = _answer(_scores(xgboost, booster, options), options)
-        first, outputs = signature.inputs[0].name, signature.outputs
-        return lambda columns: tables.outputs_from(answer(arranged(columns)), outputs, len(columns[first]))
+        return promised(lambda columns: answer(arranged(columns)), signature)
 
     def columns(self, model: Any) -> tuple[str, ...]:
         """The names of the columns that the model was trained on, in order; () where it doesn't know them."""
@@ -84,14 +84,7 @@ class XGBoost:
                 xgboost.DMatrix(arranged(columns), missing=missing, enable_categorical=bool(named)),
                 iteration_range=used,
             )
-        if chosen == "predict":
-            return lambda columns: model.predict(arranged(columns))
-
-        def both(columns: Columns) -> Columns:
-            inputs = arranged(columns)
-            return {"prediction": model.predict(inputs), "probabilities": model.predict_proba(inputs)}
-
-        return both
+        return boosting.asked(model, arranged, chosen)
 
 
 FRAMEWORK = XGBoost()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import site
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from salver.errors import error
+from salver.frameworks.owners import is_installed
 from salver.packaging import session
 from salver.packaging.session import Notebook, Script
 
@@ -68,7 +67,7 @@ def is_own(spec: ModuleSpec) -> bool:
     if spec.name.partition(".")[0] in sys.stdlib_module_names or spec.name.partition(".")[0] == "salver":
         return False
     places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-    return bool(places) and not any(_is_installed(Path(place)) for place in places)
+    return bool(places) and not any(is_installed(Path(place)) for place in places)
 
 
 def can_travel(module: str) -> bool:
@@ -230,26 +229,9 @@ def _is_typing_only(test: ast.expr) -> bool:
     return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
-def _is_installed(path: Path) -> bool:
-    parts = set(path.parts)
-    if {"site-packages", "dist-packages"} & parts:
-        return True
-    return any(path.is_relative_to(folder) for folder in _INSTALLED)
-
-
 def installed_folders() -> list[str]:
     """The folders of this interpreter that hold installed packages, as they stand on the path."""
-    known = {str(folder) for folder in _INSTALLED}
-    return [p for p in sys.path if p in known or {"site-packages", "dist-packages"} & set(Path(p).parts)]
-
-
-def _known_folders() -> frozenset[Path]:
-    paths = sysconfig.get_paths()
-    folders = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths]
-    return frozenset(Path(folder) for folder in [*folders, *site.getsitepackages(), site.getusersitepackages()])
-
-
-_INSTALLED = _known_folders()
+    return [entry for entry in sys.path if is_installed(Path(entry))]
 
 
 def _at(line: int) -> str:

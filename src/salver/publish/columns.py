@@ -39,6 +39,7 @@ def typed_column(name: str, values: Any) -> Typed:
     """Read a column with its one type; raises `UnusableError` where it has none that a signature describes."""
     if is_series(values):
         return _of_series(name, values)
+    values = as_array(values)
     if isinstance(values, np.ma.MaskedArray):
         return _of_array(name, values.data, np.ma.getmaskarray(values))
     if isinstance(values, np.ndarray):
@@ -56,10 +57,27 @@ def is_series(values: Any) -> bool:
     return comes_from(values, "pandas") and hasattr(values, "iloc") and hasattr(values, "dtype")
 
 
+def as_array(values: Any) -> Any:
+    """An array of another library, such as a tensor, as one of numpy, or as a number where it has no dimension.
+
+    All else comes back as it is. Raises `UnusableError` where numpy has no such array.
+    """
+    foreign = hasattr(values, "__array__") and not isinstance(values, np.ndarray | np.generic)
+    if not foreign or is_series(values) or hasattr(values, "columns"):
+        return values
+    try:
+        return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)[()]
+    except (TypeError, ValueError, RuntimeError):
+        kind, dtype = type(values).__qualname__, getattr(values, "dtype", "its type")
+        raise UnusableError(
+            f"holds a {kind} of {dtype}, for which numpy has no array; convert it, for instance to float32"
+        ) from None
+
+
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
     array = np.empty(len(values), object)
     for place, value in enumerate(values):
-        array[place] = value
+        array[place] = as_array(value)
     return array
 
 

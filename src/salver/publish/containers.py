@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salver.errors import SalverError, error
-from salver.publish.columns import Typed, UnusableError, comes_from, is_series, typed_column
+from salver.publish.columns import Typed, UnusableError, as_array, comes_from, is_series, typed_column
 
 ACCEPTED = (
     "a DataFrame, a numpy array (with names=… for its columns), a mapping of column names to arrays, "
-    "a structured array or a list of dicts"
+    "a structured array or a list of dicts; tensors are fine where arrays are"
 )
 
 
@@ -73,6 +73,7 @@ def _not_finite(column: Typed) -> str:
 def _named(rows: Any, names: Sequence[str]) -> list[_Named]:
     if comes_from(rows, "pandas"):
         return _of_pandas(rows, names)
+    rows = as_array(rows)
     if isinstance(rows, np.ndarray):
         return _of_array(rows, names)
     if isinstance(rows, Mapping):
@@ -115,7 +116,8 @@ def _of_mapping(rows: Mapping[Any, Any]) -> list[_Named]:
     return [_Named(name, values) for name, values in rows.items()]
 
 
-def _of_list(rows: Sequence[Any], names: Sequence[str]) -> list[_Named]:
+def _of_list(given: Sequence[Any], names: Sequence[str]) -> list[_Named]:
+    rows = [as_array(row) for row in given]
     kinds = sorted({type(row).__name__ for row in rows if not isinstance(row, Mapping)})
     if not rows:
         raise UnusableError("there are no rows")
@@ -141,8 +143,10 @@ def _given(names: Sequence[str], count: int) -> Sequence[str]:
 
 
 def is_column(values: Any) -> bool:
-    """Whether this holds one value per row: a list, a Series or an array with a dimension."""
-    return isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0) or is_series(values)
+    """Whether this holds one value per row: a list, a Series or an array with a dimension, of whatever library."""
+    if isinstance(values, list | tuple):
+        return True
+    return hasattr(values, "__array__") and len(getattr(values, "shape", (1,))) > 0 and not hasattr(values, "columns")
 
 
 def _name_problems(names: Sequence[Any]) -> Iterable[str]:

@@ -7,6 +7,7 @@ refuse nothing by themselves.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salver.errors import SalverError, error
-from salver.publish.columns import Typed, UnusableError, typed_column
+from salver.publish.columns import Typed, UnusableError, as_array, typed_column
 from salver.publish.containers import bad_examples, is_column, read
 from salver.signature import Column, ColumnType, Field, Tensor
 from salver.tables.columns import dtype, may_be_null
@@ -145,6 +146,8 @@ def _fitted(examples: Any, inputs: Sequence[Field]) -> list[Typed]:
 def _named(examples: Any, inputs: Sequence[Field]) -> list[Typed]:
     """The columns of the examples; containers without names get those of the inputs."""
     names = [field.name for field in inputs]
+    with suppress(UnusableError):  # which `read` reports
+        examples = as_array(examples)
     nameless = isinstance(examples, np.ndarray) and not examples.dtype.names
     if nameless and len(inputs) == 1 and isinstance(inputs[0], Tensor):
         return read({names[0]: examples})

@@ -21,7 +21,8 @@ import difflib
 import importlib
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -31,6 +32,7 @@ from msgspec import Struct
 
 from salver import plugins
 from salver.errors import SalverError, error
+from salver.frameworks.owners import is_installed
 from salver.packaging.assembly import SOURCES
 from salver.publish.request import ReleaseRequest
 from salver.release import Serving, SideEffects, check_name
@@ -91,22 +93,42 @@ def read_project(file: Path) -> ReleaseTable:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise error("missing-file", f"{file} does not exist", hint=f"a project has a {FILE}") from None
+        bare = file.name == FILE and file.parent.is_dir()
+        what = f"{file.parent.resolve()} has no {FILE}" if bare else f"{file} does not exist"
+        raise error("missing-file", what, hint=_HINT) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise error("bad-settings", f"{file} is no TOML: {problem}") from None
+    if "release" not in content:
+        raise error("bad-settings", f"{file} has no table [release]", hint=_HINT)
     problems: list[str] = []
-    release = _read_table(content.get("release", {}), problems)
+    release = _read_table(_with_serving(content, problems), problems)
     if isinstance(release.get("name"), str):
         try:
             check_name(release["name"])
         except SalverError as problem:
-            problems.append(f"release.name: {problem.message}")
-    if ":" not in release.get("entry", ":"):
+            problems.append(f"release.name: {problem.message}" + (f"; {problem.hint}" if problem.hint else ""))
+    if not all(release.get("entry", "module:object").partition(":")[::2]):
         problems.append(f"release.entry: {release['entry']!r} must be module:object or file.py:object")
     problems += _missing_files(release, file.parent)
     if problems:
         raise error("bad-settings", f"{file} can't be used", details=tuple(problems))
     return ReleaseTable(**release)
+
+
+_HINT = (
+    'the first lines of a salver.toml are [release], name = "churn", entry = "train:model" (module:object) '
+    'and examples = "examples.csv"'
+)
+
+
+def _with_serving(content: Mapping[str, Any], problems: list[str]) -> Any:
+    """The table `[release]` with the table `[serving]`, which may also be written as `[release.serving]`."""
+    table = content["release"]
+    if "serving" not in content or not isinstance(table, dict):
+        return table
+    if "serving" in table:
+        problems.append("[serving] and [release.serving] are the same table: keep one")
+    return {**table, "serving": content["serving"]}
 
 
 def _read_table(table: Any, problems: list[str]) -> dict[str, Any]:
@@ -147,17 +169,39 @@ def _entry(entry: str, folder: Path) -> tuple[str, Any]:
     module = relative.replace("/", ".") if place.endswith(".py") else place
     places = [str(place) for place in (folder, folder / SOURCES) if place.is_dir()]
     sys.path[:0] = [place for place in places if place not in sys.path]
+    found = _imported(entry, module, places)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), 1)
+            said = f", did you mean {near[0]!r}?" if near else ""
+            raise error("bad-settings", f"release.entry: {entry} can't be found: {place} has no {part!r}{said}")
+        found = getattr(found, part)
+    return module, found
+
+
+def _imported(entry: str, module: str, places: Sequence[str]) -> Any:
+    """The module of the entry; raises `bad-settings` where it isn't there, and for whatever importing it raises."""
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as problem:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as problem:  # the user's module is run here for the first time
+        if isinstance(problem, ModuleNotFoundError) and f"{module}.".startswith(f"{problem.name}."):
+            raise error(
+                "bad-settings",
+                f"release.entry: {entry} can't be found: there is no module {problem.name!r}",
+                hint=f"looked in {' and '.join(places)}",
+            ) from problem
         raise error(
             "bad-settings",
-            f"release.entry: {entry} can't be found: {problem}",
-            hint=f"looked in {' and '.join(places)}",
+            f"release.entry: importing {module} raised {type(problem).__name__}{_line_of(problem)}: {problem}",
+            hint="mend it there; SALVER_DEBUG=1 shows the traceback",
         ) from problem
-    return module, found
+
+
+def _line_of(problem: BaseException) -> str:
+    """Where in the user's own files an import failed, as ` (train.py, line 3)`; '' where that can't be told."""
+    frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if not is_installed(Path(frame.filename))]
+    own = [frame for frame in frames if Path(frame.filename).is_file() and frame.filename != __file__]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def table(path: Path) -> Any:
@@ -165,10 +209,12 @@ def table(path: Path) -> Any:
     readers: dict[str, Callable[[Path], Any]] = {
         ".csv": lambda path: _pandas().read_csv(path),
         ".parquet": lambda path: _pandas().read_parquet(path),
-        ".jsonl": lambda path: [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()],
+        ".jsonl": _json_lines,
         ".npy": lambda path: np.load(path, allow_pickle=False),
     }
     reader = readers.get(path.suffix.lower())
+    if path.is_dir():
+        raise error("bad-examples", f"{path} is a folder, not a file of rows", hint="use " + ", ".join(readers))
     if reader is None:
         raise error(
             "bad-examples",
@@ -183,6 +229,16 @@ def table(path: Path) -> Any:
         raise error("bad-examples", f"{path} can't be read: {problem}") from None
 
 
+def _json_lines(path: Path) -> list[Any]:
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows += [msgspec.json.decode(line)] if line.strip() else []
+        except msgspec.DecodeError as problem:
+            raise ValueError(f"line {number} is no JSON: {problem}") from None
+    return rows
+
+
 def _pandas() -> Any:
     try:
         import pandas
@@ -195,14 +251,16 @@ def _without(examples: Any, drop: Iterable[str]) -> Any:
     names = list(drop)
     if not names:
         return examples
-    if hasattr(examples, "columns"):
-        missing = [name for name in names if name not in examples.columns]
-        if missing:
-            raise error("bad-settings", f"release.drop: the examples have no column {', '.join(missing)}")
-        return examples.drop(columns=names)
-    if isinstance(examples, list):
+    rows = isinstance(examples, list) and all(isinstance(row, dict) for row in examples)
+    if not rows and not hasattr(examples, "columns"):
+        raise error("bad-settings", "release.drop: the examples have no named columns")
+    known = {key for row in examples for key in row} if rows else examples.columns
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise error("bad-settings", f"release.drop: the examples have no column {', '.join(missing)}")
+    if rows:
         return [{key: value for key, value in row.items() if key not in names} for row in examples]
-    raise error("bad-settings", "release.drop: the examples have no named columns")
+    return examples.drop(columns=names)
 
 
 def _answers(table: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from salver.dispatch.local import LOAD_TIMEOUT
+from salver.errors import error
 from salver.record import Release
 from salver.release import Determinism, Serving, SideEffects
 from salver.signature import Signature
@@ -47,6 +50,37 @@ class ReleaseRequest(Struct, frozen=True, kw_only=True):
     packages: tuple[str, ...] = ()
     proof: bool = True
     cache: str = ""
+
+
+def require_usable(request: ReleaseRequest) -> None:
+    """Raise `bad-settings`, naming all, for what was said by keyword and is of another kind than is read."""
+    problems = tuple(_misfits(request))
+    if problems:
+        raise error("bad-settings", f"{request.name}: what was said of the release can't be used", details=problems)
+
+
+def _misfits(request: ReleaseRequest) -> Iterator[str]:
+    def kind(name: str) -> str:
+        return type(getattr(request, name)).__qualname__
+
+    for name, takes in _PATHS.items():
+        value = getattr(request, name)
+        if value is not None and not isinstance(value, str | os.PathLike):
+            yield f"{name}= takes {takes}, not a {kind(name)}"
+    for name in ("include", "private", "packages"):
+        value = getattr(request, name)
+        if not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(each, str) for each in value):
+            yield f"{name}= takes a list of texts, not a {kind(name)}" + (f": [{value!r}]" * isinstance(value, str))
+    if not isinstance(request.options, Mapping):
+        yield f"options= takes a mapping from name to value, not a {kind('options')}"
+    if not isinstance(request.signature, Signature | None):
+        yield f"signature= takes a salver.Signature or what salver.declare returns, not a {kind('signature')}"
+
+
+_PATHS = {
+    "files": "the path of one file or folder that the model reads (put several into a folder)",
+    "constraints": "the path of a requirements.txt, pyproject.toml or uv.lock",
+}
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 from salver.errors import SalverError
 from salver.publish.building import Built, build
 from salver.publish.provenance import gather
-from salver.publish.request import Outcome, ReleaseRequest
+from salver.publish.request import Outcome, ReleaseRequest, require_usable
 from salver.record import Release
 from salver.registry import Registry
 from salver.release import check_name
@@ -28,6 +28,7 @@ def release_model(request: ReleaseRequest, registry: Registry, remake: Remake | 
     every golden row. `remake` turns what was proven into what is published.
     """
     check_name(request.name)
+    require_usable(request)
     at = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="salver-release-") as temporary:
         built = build(request, _folder(temporary, "built"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +54,7 @@ class Staged(Struct, frozen=True):
 def stage(request: ReleaseRequest, folder: Path) -> Staged:
     """Write model/, code/ and environment/ of a release to the empty `folder`, and infer what isn't given."""
     adapter = choose_framework(request)
+    _require_options(adapter, request)
     examples = _examples(adapter, request)
     inputs = _inputs(request, examples)
     rows = to_rows(examples, inputs)
@@ -82,6 +85,7 @@ def stage(request: ReleaseRequest, folder: Path) -> Staged:
         unsafe=saved.unsafe,
         side_effects=request.side_effects,
         serving=_serving(request, saved),
+        capabilities=saved.capabilities,
     )
     columns = to_columns(examples, inputs)
     return Staged(folder, manifest, columns, outputs, rows, requests if runs else [], own, lock.notes)
@@ -91,6 +95,8 @@ def choose_framework(request: ReleaseRequest) -> Framework:
     """The adapter asked for, or the one that handles the model; one that can't be imported here handles nothing."""
     if request.framework:
         chosen: Framework = plugins.framework(request.framework)
+        if isinstance(request.model, str | os.PathLike) and not chosen.handles(request.model):
+            raise _no_model_at(request)
         return chosen
     broken: list[str] = []
     for name in plugins.names(plugins.FRAMEWORKS):
@@ -101,13 +107,48 @@ def choose_framework(request: ReleaseRequest) -> Framework:
             continue
         if adapter.handles(request.model):
             return adapter
-    kind = type(request.model)
+    if isinstance(request.model, str | os.PathLike):
+        raise _no_model_at(request)
+    alone = isinstance(request.model, type)
+    kind: type[Any] = request.model if alone else type(request.model)
     raise error(
         "unsupported-model",
-        f"{request.name}: no framework handles a {kind.__module__}.{kind.__qualname__}",
+        f"{request.name}: no framework handles {'the class' if alone else 'a'} {kind.__module__}.{kind.__qualname__}"
+        + (" itself: give an object of it" if alone else ""),
         hint="write a class with load(self, files) and predict(self, rows), see salver.Model; frameworks: "
         + ", ".join(plugins.names(plugins.FRAMEWORKS)),
         details=tuple(broken),
+    )
+
+
+def _no_model_at(request: ReleaseRequest) -> SalverError:
+    """The error for a path that was given as the model."""
+    path = os.fspath(request.model)
+    if not os.path.exists(path):
+        return error(
+            "missing-file",
+            f"{request.name}: the model is given as the path {path!r}, where nothing lies",
+            hint="give a path that exists (looked up in the working directory), or the model object itself",
+        )
+    return error(
+        "unsupported-model",
+        f"{request.name}: the model is given as the path {path!r}, which no framework can take",
+        hint="as a path, models are .onnx files and MLflow folders (with MLmodel); "
+        "load any other and give the object, such as transformers.pipeline(task, folder)",
+    )
+
+
+def _require_options(adapter: Framework, request: ReleaseRequest) -> None:
+    known = getattr(adapter, "options", ())
+    unknown = [name for name in request.options if name not in known]
+    if not unknown:
+        return
+    near = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
+    raise error(
+        "bad-settings",
+        f"{request.name}: the framework {adapter.name} has no such option",
+        hint=f"its options: {', '.join(known)}" if known else "it has none: leave options out",
+        details=tuple(repr(name) + (f", did you mean {near[name][0]!r}?" if near[name] else "") for name in unknown),
     )
 
 

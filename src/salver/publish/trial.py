@@ -17,7 +17,7 @@ from salver.errors import error
 from salver.publish.infer import to_rows
 from salver.publish.native import body
 from salver.release import Determinism, Manifest, Tolerance
-from salver.signature import Field
+from salver.signature import Column, Field
 
 CHUNK = 500
 """How many examples go into one request where all of them are asked."""
@@ -57,7 +57,7 @@ def ask(candidate: Candidate, requests: list[dict[str, Any]], rows: list[dict[st
 
     async def run(local: LocalRelease) -> Trial:
         together = await _ask(local, requests)
-        _require_answers(together, candidate.manifest.model)
+        _require_answers(together, candidate.manifest)
         single = [answer for request in requests for answer in await _ask(local, [request])]
         determinism, tolerances = golden.classify(together, single)
         remarks: tuple[str, ...] = ()
@@ -162,19 +162,40 @@ def _only(answer: Any, wanted: Mapping[str, Any]) -> Any:
     return {name: value for name, value in answer.items() if name in wanted}
 
 
-def _require_answers(answers: Sequence[Any], model: str) -> None:
-    problems = [
-        f"golden row {row}: {answer['error'].get('code')}: {answer['error'].get('detail')}"
+def _require_answers(answers: Sequence[Any], manifest: Manifest) -> None:
+    failures = {
+        row: answer["error"]
         for row, answer in enumerate(answers)
         if isinstance(answer, dict) and isinstance(answer.get("error"), dict)
-    ]
+    }
+    problems = [f"golden row {row}: {found.get('code')}: {found.get('detail')}" for row, found in failures.items()]
     if problems:
+        hint = "leave such rows out of the examples (values of private fields are replaced by zeros and blanks)"
+        if all(found.get("code") == "non-finite-output" for found in failures.values()):
+            hint = _allowing_non_finite(manifest)
         raise error(
             "bad-examples",
-            f"{model} can't answer all of its golden rows, which are chosen from the examples",
-            hint="leave such rows out of the examples (values of private fields are replaced by zeros and blanks)",
+            f"{manifest.model} can't answer all of its golden rows, which are chosen from the examples",
+            hint=hint,
             details=_shown(problems),
         )
+
+
+def _allowing_non_finite(manifest: Manifest) -> str:
+    """How a person declares the outputs that may be NaN, spelled out for those of this release."""
+    spelled = "".join(f"{_spelled(field)}, " for field in manifest.signature.outputs)
+    return (
+        "either let the model return a number for every row, or allow NaN and infinity, which are then sent as null, "
+        f"with salver.release(…, signature=salver.Signature(inputs=(…), outputs=({spelled.strip()})))"
+    )
+
+
+def _spelled(field: Field) -> str:
+    if isinstance(field, Column):
+        allowed = ", non_finite=True" * (field.type == "float")
+        return f"salver.Column({field.name!r}, {field.type!r}{allowed})"
+    allowed = ", non_finite=True" * ("float" in field.dtype)
+    return f"salver.Tensor({field.name!r}, {field.dtype!r}, {field.shape}{allowed})"
 
 
 async def _ask(local: LocalRelease, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
