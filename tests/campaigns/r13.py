@@ -97,7 +97,7 @@ class Run:
             return
         self.times.add(event.done - event.sent)
         self.windows[-1].answered += event.status == 200
-        self.windows[-1].expired += event.status == 504
+        self.windows[-1].expired += event.status in (503, 504)
 
     def say(self) -> str:
         faults = ", ".join(f"{count} {fault}" for fault, count in self.checker.faults.items()) or "no fault"
@@ -107,7 +107,7 @@ class Run:
 
 def excused(event: Event) -> bool:
     """The caller gave 1 ms."""
-    return event.status == 504 and event.done - event.sent < 1
+    return event.done - event.sent < 1 and (event.status == 504 or event.answers == ("would-miss-deadline",))
 
 
 async def scenario(server: Server, options: argparse.Namespace, calls: stage.Calls, run: Run) -> None:

@@ -1,17 +1,34 @@
-"""The batcher under a seeded scheduler: every request ends once, nothing waits beside a free worker, caps hold."""
+"""The batcher under a seeded scheduler: every request ends once, nothing waits beside a free worker, caps hold.
+
+Time is in steps of a millisecond; many worlds have several callers and priorities, and short deadlines. Some answers
+come in pieces. A tenth of the worlds is checked after every step, the others now and then.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 
-from salver.dispatch.batching import Batcher, Call, Limits, Send, Slot
+from salver.dispatch.batching import Batcher, Send, Slot
+from salver.dispatch.call import Call, Limits
 from salver.frames import Form
 
 SEEDS = 20_000
-STEPS = 60
+STEPS = 40
+CHECK_EVERY = 8
+MS = 1_000_000
+NATIVE = Form("native")
+
+
+class Worker(NamedTuple):
+    """A worker: its place, the requests it was sent, and those whose answers have begun to come in pieces."""
+
+    slot: Slot
+    waiting: list[Call]
+    streaming: list[Call]
 
 
 class World:
@@ -29,11 +46,24 @@ class World:
         )
         self.retry = self.chance.random() < 0.8
         self.batcher = Batcher(self.limits, retry=self.retry)
-        self.at_workers: dict[str, tuple[Slot, list[Call]]] = {}
+        self.at_workers: dict[str, Worker] = {}
         self.ends: Counter[int] = Counter()
         self.offered: dict[int, Call] = {}
         self.refused: set[int] = set()
-        self.time = 0
+        self.keys = self.chance.choice(("a", "a", "ab", "aabcd"))
+        self.priorities = self.chance.choice(((0,), (0,), (0, -1)))
+        self.time = MS
+        self.steps = 0
+        self.check_every = 1 if seed % 10 == 1 else CHECK_EVERY
+        self.acts = [
+            *[self.arrive] * 3,
+            *[self.answer] * 2,
+            self.join,
+            self.die,
+            self.leave,
+            self.tick,
+            *[self.piece] * self.chance.choice((0, 2)),
+        ]
 
     def run(self) -> None:
         for _ in range(STEPS):
@@ -41,37 +71,39 @@ class World:
         self.finish()
 
     def step(self) -> None:
-        self.time += 1
-        act = self.chance.choice(
-            (
-                self.arrive,
-                self.arrive,
-                self.arrive,
-                self.answer,
-                self.answer,
-                self.join,
-                self.die,
-                self.leave,
-                self.tick,
-            )
-        )
-        act()
-        while (send := self.batcher.next()) is not None:
+        self.time += MS
+        self.chance.choice(self.acts)()
+        self.settle()
+
+    def settle(self) -> None:
+        """Send what can be sent; then every request is in one place: it waits, runs, has ended or was refused."""
+        while (send := self.batcher.next(self.time)) is not None:
             self.deliver(send)
-        self.batcher.check()
+        self.steps += 1
+        if self.steps % self.check_every == 0:
+            self.check()
+
+    def check(self) -> None:
+        assert len(self.offered) == self.batcher.check() + len(self.ends), "every request is open or has ended"
 
     def arrive(self) -> None:
         number = len(self.offered)
         body = b"x" * self.chance.randint(1, 30)
-        call = Call(number, Form("native"), self.time + self.chance.choice((5, 40, 10_000)), body)
+        chance = self.chance
+        key, priority = chance.choice(self.keys), chance.choice(self.priorities)
+        deadline = self.time + chance.choice((5, 40, 10_000)) * MS
+        call = Call(number, NATIVE, deadline, body, None, self.time, key=key, priority=priority)
         self.offered[number] = call
-        if not self.batcher.offer(call):
-            self.refused.add(number)
+        for ended, code in self.batcher.queue.offer(call):
+            assert code == "overloaded" or (code == "would-miss-deadline" and ended is call)
+            assert ended.priority <= priority, "a higher priority makes no room for a lower"
+            self.ends[ended.id] += 1
+            self.refused.add(ended.id)
 
     def deliver(self, send: Send) -> None:
         assert len(send.calls) <= self.limits.batch_requests
         assert len(send.calls) == 1 or sum(len(call.body) for call in send.calls) <= self.limits.batch_bytes
-        slot, waiting = self.at_workers[send.slot.name]
+        slot, waiting, _ = self.at_workers[send.slot.name]
         assert slot is send.slot
         if send.alone:
             assert len(send.calls) == 1
@@ -79,46 +111,68 @@ class World:
         waiting += send.calls
 
     def answer(self) -> None:
-        busy = [name for name, (_, waiting) in self.at_workers.items() if waiting]
+        busy = [worker for worker in self.at_workers.values() if worker.waiting or worker.streaming]
         if not busy:
             return
-        slot, waiting = self.at_workers[self.chance.choice(busy)]
+        slot, waiting, streaming = self.chance.choice(busy)
+        asked = streaming if streaming and (not waiting or self.chance.random() < 0.3) else waiting
         if self.chance.random() < 0.5:
-            self.chance.shuffle(waiting)
-        most = self.chance.choice((1, len(waiting), self.chance.randint(1, len(waiting))))
-        calls, waiting[:] = waiting[:most], waiting[most:]
-        for call, wanted in zip(calls, self.batcher.answered(slot, [call.id for call in calls]), strict=True):
-            assert wanted in (call, None)
+            self.chance.shuffle(asked)
+        most = self.chance.choice((1, len(asked), self.chance.randint(1, len(asked))))
+        calls, asked[:] = asked[:most], asked[most:]
+        for call, wanted in zip(
+            calls, self.batcher.answered(slot, [call.id for call in calls], self.time), strict=True
+        ):
+            assert wanted is (None if call.id in self.ends else call), "an answer goes to who still waits"
             self.ends[call.id] += wanted is call
         assert self.batcher.answered(slot, [10**9]) == [None], "an answer nobody asked for is dropped"
+
+    def piece(self) -> None:
+        """A worker answers in pieces: the first one of a request that it was sent, or one more."""
+        busy = [worker for worker in self.at_workers.values() if worker.waiting or worker.streaming]
+        if not busy:
+            return
+        slot, waiting, streaming = self.chance.choice(busy)
+        if waiting and (not streaming or self.chance.random() < 0.5):
+            streaming.append(waiting.pop(self.chance.randrange(len(waiting))))
+            call = streaming[-1]
+        else:
+            call = self.chance.choice(streaming)
+        before = call.deadline
+        wanted = self.batcher.piece(slot, call.id, self.time)
+        if call.id in self.ends:
+            assert wanted is None, "a piece for one that has ended is dropped"
+        else:
+            assert wanted is call
+            assert self.time < call.deadline >= before, "a piece renews the deadline"
+        assert self.batcher.piece(slot, 10**9, self.time) is None, "a piece nobody asked for is dropped"
 
     def join(self) -> None:
         if len(self.at_workers) < 3:
             name = f"w{self.time}"
-            self.at_workers[name] = (self.batcher.join(name), [])
+            self.at_workers[name] = Worker(self.batcher.join(name), [], [])
 
     def die(self) -> None:
         if not self.at_workers:
             return
         name = self.chance.choice(sorted(self.at_workers))
-        slot, waiting = self.at_workers.pop(name)
+        slot, waiting, streaming = self.at_workers.pop(name)
         if waiting and self.chance.random() < 0.5:
             self.batcher.started(slot, waiting[0].id)
         for call, code in self.batcher.leave(slot):
-            assert code == ("poison-request" if self.retry else "worker-died")
+            lost = "poison-request" if self.retry else "worker-died"
+            assert code == ("answer-broken-off" if call in streaming else lost)
             self.ends[call.id] += 1
 
     def leave(self) -> None:
-        open_calls = [
-            call for number, call in self.offered.items() if number not in self.refused and not self.ends[number]
-        ]
+        open_calls = [call for number, call in self.offered.items() if number not in self.ends]
         if open_calls:
             call = self.chance.choice(open_calls)
             self.batcher.cancel(call)
             self.ends[call.id] += 1
 
     def tick(self) -> None:
-        self.time += self.chance.randint(1, 20)
+        self.time += self.chance.randint(1, 20) * MS
         for call in self.batcher.expire(self.time):
             assert call.deadline <= self.time
             self.ends[call.id] += 1
@@ -128,16 +182,15 @@ class World:
         if not self.at_workers:
             self.join()
         for _ in range(10_000):
-            while (send := self.batcher.next()) is not None:
-                self.deliver(send)
-            self.batcher.check()
-            if not any(waiting for _, waiting in self.at_workers.values()):
+            self.settle()
+            if not any(worker.waiting or worker.streaming for worker in self.at_workers.values()):
                 break
             self.answer()
+        self.check()
         assert not self.batcher.waiting
         assert not self.batcher.running
         for number in self.offered:
-            assert self.ends[number] == (0 if number in self.refused else 1), f"request {number}"
+            assert self.ends[number] == 1, f"request {number}"
 
 
 @pytest.mark.parametrize("block", range(8))
@@ -152,10 +205,11 @@ def test_every_request_ends_exactly_once_whatever_workers_and_callers_do(block: 
 
 def test_the_simulation_notices_a_batcher_that_loses_a_wake_up() -> None:
     class Sleepy(Batcher):
-        def next(self) -> Send | None:
-            return None if self.waiting == 1 else super().next()
+        def next(self, now: int = 0) -> Send | None:
+            return None if self.waiting == 1 else super().next(now)
 
     world = World(1)
     world.batcher = Sleepy(world.limits, retry=True)
+    assert world.check_every == 1
     with pytest.raises(AssertionError, match="no lost wake-up"):
         world.run()

@@ -7,76 +7,55 @@ Rule 2: a request that was in flight on a worker that died is retried alone: in 
 Rule 3: every request ends exactly once: answered, failed, cancelled or expired. An answer for one that has ended, or
         that this connection was never asked, is dropped.
 Rule 4: a worker's place is free again when it has answered, not when the caller has left.
+Rule 5: an answer that comes in pieces holds no place: from its first piece on, its worker takes other requests too. It
+        can't be asked again, so it fails with its worker; each piece renews its deadline.
+Rule 6: what waits is in `queue`, which also says who is next and who may not come in; what is retried alone is not
+        there, and never refused.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from msgspec import Struct
+from salver.dispatch.admission import FIRST, LEARN_EVERY
+from salver.dispatch.call import Call, Failure, Limits
+from salver.dispatch.queue import Queue
 
-from salver.frames import Form
-
-
-class Limits(Struct, frozen=True):
-    """Caps of one release's batcher.
-
-    `batch_requests` and `batch_bytes` bound one frame, `queue_requests` and `queue_bytes` all that wait. `frames` is
-    how many frames one worker may have in flight, `busy` how many workers may be busy at once (the CPU budget: more
-    would only cut the batches in pieces), `deaths` how many lonely deaths a request may cause.
-    """
-
-    batch_requests: int = 64
-    batch_bytes: int = 16 << 20
-    queue_requests: int = 512
-    queue_bytes: int = 256 << 20
-    frames: int = 1
-    busy: int = 2
-    deaths: int = 2
-
-
-class Call(Struct, eq=False, gc=False):
-    """One request on its way: what to ask, and for whom.
-
-    `deadline` and `started` (when it was admitted) are monotonic nanoseconds; a deadline of 0 is none. `owner` is
-    whatever the taker of the answers needs. `deaths` is -1 while it has lost no worker; from 0 on it is retried alone.
-    """
-
-    id: int
-    form: Form
-    deadline: int
-    body: bytes
-    owner: Any = None
-    started: int = 0
-    deaths: int = -1
-    ended: bool = False
+__all__ = ["Batcher", "Call", "Failure", "Frame", "Limits", "Send", "Slot"]
 
 
 class Frame:
     """One batch in flight: the requests that are still unanswered.
 
-    `left` says that nobody waits for some of them any more, `started` that the worker has begun with a lonely one.
+    `left` says that nobody waits for some of them any more, `started` that the worker has begun with a lonely one;
+    `sent` is when it was, in nanoseconds, where its time is measured, and else 0; `bytes` is known only there.
     """
 
-    __slots__ = ("alone", "calls", "left", "started")
+    __slots__ = ("alone", "bytes", "calls", "left", "sent", "started")
 
     def __init__(self, calls: Iterable[Call], *, alone: bool) -> None:
         self.calls = {call.id: call for call in calls}
         self.alone = alone
+        self.bytes: int
+        self.sent = 0
         self.left = False
         self.started = False
 
 
 class Slot:
-    """One worker as the batcher sees it: the frames in flight there, oldest first."""
+    """One worker as the batcher sees it: the frames in flight there, oldest first, and its streams.
 
-    __slots__ = ("frames", "name")
+    A stream is a request whose answer has begun to come in pieces, with the nanoseconds it is given for each.
+    """
+
+    __slots__ = ("frames", "name", "streams")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.frames: list[Frame] = []
+        self.streams: dict[int, tuple[Call, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Slot {self.name} in flight={[len(frame.calls) for frame in self.frames]}>"
@@ -90,53 +69,43 @@ class Send(NamedTuple):
     alone: bool
 
 
-class Failure(NamedTuple):
-    """This request ends without an answer, for this reason (a code of `errors.CODES`)."""
-
-    call: Call
-    code: str
-
-
 class Batcher:
     """The state of one release's requests. Every method only moves state and returns what must be done."""
 
-    __slots__ = ("_alone", "_bytes", "_limits", "_retry", "_slots", "_waiting", "dropped")
+    __slots__ = ("_alone", "_learn_at", "_limits", "_retry", "_slots", "_watched", "dropped", "queue")
 
     def __init__(self, limits: Limits, *, retry: bool) -> None:
         self._limits = limits
         self._retry = retry
-        self._waiting: list[Call] = []
+        self.queue = Queue(limits, self._load)
         self._alone: deque[Call] = deque()
-        self._bytes = 0
         self._slots: list[Slot] = []
+        self._learn_at = 1
+        self._watched = 0
         self.dropped = 0
 
     def __repr__(self) -> str:
-        return f"<Batcher waiting={len(self._waiting)} alone={len(self._alone)} slots={self._slots}>"
+        return f"<Batcher waiting={self.waiting} alone={len(self._alone)} slots={self._slots}>"
 
     @property
     def waiting(self) -> int:
         """How many requests wait to be sent."""
-        return len(self._waiting) + len(self._alone)
+        return self.queue.count + len(self._alone)
+
+    @property
+    def wait(self) -> float:
+        """Seconds that a request would wait now, behind all that does."""
+        return self.queue.wait()
 
     @property
     def running(self) -> int:
         """How many requests are in flight."""
-        return sum(len(frame.calls) for slot in self._slots for frame in slot.frames)
+        return sum(len(slot.streams) + sum(len(frame.calls) for frame in slot.frames) for slot in self._slots)
 
     @property
     def slots(self) -> list[Slot]:
         """The workers that may be sent to."""
         return self._slots
-
-    def offer(self, call: Call) -> bool:
-        """Take a request in; False refuses it because too much waits."""
-        limits, size = self._limits, self._bytes + len(call.body)
-        if len(self._waiting) >= limits.queue_requests or size > limits.queue_bytes:
-            return False
-        self._waiting.append(call)
-        self._bytes = size
-        return True
 
     def join(self, name: str) -> Slot:
         """A proven worker can be sent to."""
@@ -144,18 +113,23 @@ class Batcher:
         self._slots.append(slot)
         return slot
 
-    def next(self) -> Send | None:
-        """The next frame to send, or None while nothing waits or no worker is free."""
+    def next(self, now: int = 0) -> Send | None:
+        """The next frame to send at `now`, or None while nothing waits or no worker is free."""
         if self._alone:
             idle = self._idle()
             if idle is not None:
                 return self._send(idle, [self._alone.popleft()], alone=True)
-        if not self._waiting:
+        queue = self.queue
+        if not queue.waiting and queue.lanes is None:
             return None
         slot = self._free()
         if slot is None:
             return None
-        return self._send(slot, self._take(), alone=False)
+        if now < self._learn_at:
+            return self._send(slot, queue.take(now), alone=False)
+        send = self._send(slot, queue.take(now, watched=True), alone=False)
+        self._measure(slot.frames[-1], now)
+        return send
 
     def started(self, slot: Slot, number: int) -> None:
         """The worker has begun to execute a lonely request."""
@@ -163,32 +137,62 @@ class Batcher:
             if number in frame.calls:
                 frame.started = True
 
-    def answered(self, slot: Slot, numbers: Sequence[int]) -> list[Call | None]:
+    def piece(self, slot: Slot, number: int, now: int) -> Call | None:
+        """A part of an answer arrived; returns whom to give it to, None where nobody waits for it."""
+        if number not in slot.streams:
+            call = self._taken(slot, number, now)
+            if call is None or call.ended:  # a worker that is told to stop says no more of it
+                self.dropped += 1
+                return None
+            slot.streams[number] = call, call.deadline - (call.started or now) if call.deadline else 0
+        call, allowed = slot.streams[number]
+        if allowed:
+            call.deadline = now + allowed
+        return call
+
+    def slot_of(self, call: Call) -> Slot | None:
+        """The worker that streams the answer to a request."""
+        return next((slot for slot in self._slots if call.id in slot.streams), None)
+
+    def answered(self, slot: Slot, numbers: Sequence[int], now: int = 0) -> list[Call | None]:
         """Answers to these requests arrived; returns for each whom to give it to, None where nobody waits for it."""
         if slot.frames and not slot.frames[0].left and list(slot.frames[0].calls) == numbers:
-            return list(slot.frames.pop(0).calls.values())
+            frame = slot.frames.pop(0)
+            if frame.sent:
+                self._learn(frame, now)
+            return list(frame.calls.values())
         wanted: list[Call | None] = []
         for number in numbers:
-            for frame in slot.frames:
-                call = frame.calls.pop(number, None)
-                if call is not None:
-                    break
-            else:
+            call = slot.streams.pop(number)[0] if number in slot.streams else self._taken(slot, number, now)
+            if call is None:
                 self.dropped += 1
                 wanted.append(None)
                 continue
-            if not frame.calls:
-                slot.frames.remove(frame)
             wanted.append(None if call.ended else call)
             call.ended = True
         return wanted
+
+    def _taken(self, slot: Slot, number: int, now: int) -> Call | None:
+        """Take a request out of the frame that it is in; the frame's place is free with the last of them."""
+        for frame in slot.frames:
+            call = frame.calls.pop(number, None)
+            if call is not None:
+                if not frame.calls:
+                    slot.frames.remove(frame)
+                    if frame.sent:
+                        self._learn(frame, now)
+                return call
+        return None
 
     def leave(self, slot: Slot) -> list[Failure]:
         """A worker is gone: its requests will be retried alone, or have failed."""
         if slot in self._slots:
             self._slots.remove(slot)
         frames, slot.frames = slot.frames, []
-        failures = []
+        failures = [Failure(call, "answer-broken-off") for call, _ in slot.streams.values()]
+        for call, _ in slot.streams.values():
+            call.ended = True
+        slot.streams.clear()
         for frame in frames:
             for call in frame.calls.values():
                 if call.ended:
@@ -206,15 +210,16 @@ class Batcher:
         call.ended = True
         number = call.id
         for slot in self._slots:
+            if slot.streams.pop(number, None) is not None:
+                return slot
             for frame in slot.frames:
                 if number in frame.calls:
                     frame.left = True
                     return slot
-        if call in self._waiting:
-            self._waiting.remove(call)
-            self._bytes -= len(call.body)
-        elif call in self._alone:
+        if call in self._alone:
             self._alone.remove(call)
+        else:
+            self.queue.remove(call)
         return None
 
     def expire(self, now: int) -> list[Call]:
@@ -231,51 +236,57 @@ class Batcher:
             self.cancel(call)
         return calls
 
-    def check(self) -> None:
-        """Raise AssertionError where an invariant is broken (for simulation and tests)."""
-        places = [*self._waiting, *self._alone]
-        assert not any(call.ended for call in places), "only open requests wait"
-        assert self._bytes == sum(len(call.body) for call in self._waiting), "waiting bytes are counted"
+    def check(self) -> int:
+        """Return how many requests are open; AssertionError where an invariant is broken (for simulation and tests)."""
+        limits = self._limits
+        self.queue.check()
+        waiting = [*self.queue, *self._alone]
+        assert not [call for call in waiting if call.ended], "only open requests wait"
+        running: list[Call] = []
+        busy = 0
         for slot in self._slots:
-            assert len(slot.frames) <= self._limits.frames, "frames in flight are capped"
-            assert all(frame.calls for frame in slot.frames), "a frame in flight has open requests"
-            if any(frame.alone for frame in slot.frames):
-                assert len(slot.frames) == len(slot.frames[0].calls) == 1, "lonely means lonely"
-            places += [call for frame in slot.frames for call in frame.calls.values()]
-        assert len({call.id for call in places}) == len(places), "no request is in two places"
-        assert sum(1 for slot in self._slots if slot.frames) <= self._limits.busy, "no more workers busy than allowed"
-        if self._waiting or self._alone:
-            assert self._free() is None or (not self._waiting and self._idle() is None), "no lost wake-up"
+            busy += bool(slot.frames)
+            assert len(slot.frames) <= limits.frames, "frames in flight are capped"
+            for frame in slot.frames:
+                assert frame.calls, "a frame in flight has open requests"
+                assert not frame.alone or len(slot.frames) == len(frame.calls) == 1, "lonely means lonely"
+                running += frame.calls.values()
+            running += [call for call, _ in slot.streams.values()]
+            assert not [call for call, _ in slot.streams.values() if call.ended], "only open requests are streamed"
+        ids = {call.id for call in waiting}
+        ids.update([call.id for call in running])
+        assert len(ids) == len(waiting) + len(running), "no request is in two places"
+        assert busy <= limits.busy, "no more workers busy than allowed"
+        if waiting:
+            assert self._free() is None or (not self.queue.count and self._idle() is None), "no lost wake-up"
+        return len(waiting) + len([call for call in running if not call.ended])
 
     def _open(self) -> Iterator[Call]:
         places: Iterable[Iterable[Call]] = (
-            self._waiting,
+            list(self.queue),
             self._alone,
             *(frame.calls.values() for slot in self._slots for frame in slot.frames),
+            [call for slot in self._slots for call, _ in slot.streams.values()],
         )
         return (call for place in places for call in place if not call.ended)
-
-    def _take(self) -> list[Call]:
-        """The requests of the next frame, oldest first, within the caps."""
-        waiting, limits = self._waiting, self._limits
-        if len(waiting) <= limits.batch_requests and self._bytes <= limits.batch_bytes:
-            self._waiting = []
-            self._bytes = 0
-            return waiting
-        count, size = 0, 0
-        for call in waiting[: limits.batch_requests]:
-            if count and size + len(call.body) > limits.batch_bytes:
-                break
-            count += 1
-            size += len(call.body)
-        taken = waiting[:count]
-        del waiting[:count]
-        self._bytes -= size
-        return taken
 
     def _send(self, slot: Slot, calls: list[Call], *, alone: bool) -> Send:
         slot.frames.append(Frame(calls, alone=alone))
         return Send(slot, calls, alone)
+
+    def _measure(self, frame: Frame, now: int) -> None:
+        """Watch how long this frame takes: the first ones, then one now and then is enough."""
+        self._watched += 1
+        self._learn_at = now + (LEARN_EVERY if self._watched >= FIRST else 0)
+        frame.sent = now
+        frame.bytes = sum([len(call.body) for call in frame.calls.values() if not 0 < call.deadline <= now])
+
+    def _learn(self, frame: Frame, now: int) -> None:
+        self.queue.learn(frame.bytes, (now - frame.sent) * 1e-9)
+
+    def _load(self) -> tuple[int, bool]:
+        """How many workers take frames at once, and whether all of them are busy."""
+        return min(len(self._slots), self._limits.busy), self._free() is None
 
     def _lost(self, call: Call, *, blamed: bool) -> str:
         """The code that ends a request whose worker died, or '' where it is retried alone."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from salver.dispatch.batching import Batcher, Call, Failure, Limits
+from salver.dispatch.admission import retry_after
+from salver.dispatch.batching import Batcher
+from salver.dispatch.call import Call, Failure, Limits
 from salver.dispatch.quarantine import Quarantine
 from salver.dispatch.upstream import Upstream
-from salver.frames import Answers, Counted, Hello, Message, Started
+from salver.frames import Answers, Counted, Hello, Message, Piece, Started
 
 SWEEP = 0.05
 TURNS = 4
@@ -25,6 +27,10 @@ class Taker(Protocol):
 
         None stands where nobody waits any more. `now` is in monotonic nanoseconds.
         """
+        ...
+
+    def pieced(self, call: Call, piece: Piece, now: int) -> None:
+        """A part of the answer to a streamed request arrived; `Dispatcher.more` asks for one more."""
         ...
 
     def counted(self, counted: Counted) -> None:
@@ -55,6 +61,7 @@ class Dispatcher:
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.batcher = Batcher(limits, retry=retry)
+        self._queue = self.batcher.queue
         self._loop = loop
         self._release_id = release_id
         self._taker = taker
@@ -89,13 +96,24 @@ class Dispatcher:
         """Take a request; returns '' or the code that refuses it (the taker then hears nothing more of it)."""
         if self._quarantine.bodies and self._quarantine.holds(call.body, time.monotonic_ns()):
             return "poison-request"
-        if not self.batcher.offer(call):
-            return "overloaded"
+        failures = self._queue.offer(call)
+        if failures and (code := self._shed(failures, call)):
+            return code
         if not self._gathering:
             self._gather()
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(SWEEP, self._sweep)
         return ""
+
+    def retry_after(self, chance: float) -> int:
+        """Whole seconds after which a refused caller may try again; `chance` (0 to 1) spreads callers."""
+        return retry_after(self.batcher.wait, chance)
+
+    def more(self, call: Call) -> None:
+        """The taker of a streamed answer can take one more piece."""
+        slot = self.batcher.slot_of(call)
+        if slot is not None:
+            self._by_slot[slot.name].more(call.id)
 
     def cancel(self, call: Call) -> None:
         """Nobody waits any more: drop the request wherever it is."""
@@ -138,9 +156,16 @@ class Dispatcher:
                 if message.generation != upstream.generation:
                     batcher.dropped += len(message.ids) + len(message.replies)
                     continue
-                columns = batcher.answered(slot, message.ids)
-                replies = batcher.answered(slot, [reply.id for reply in message.replies]) if message.replies else []
-                self._taker.answered(message, columns, replies, time.monotonic_ns())
+                now = time.monotonic_ns()
+                columns = batcher.answered(slot, message.ids, now)
+                ids = [reply.id for reply in message.replies]
+                replies = batcher.answered(slot, ids, now) if ids else []
+                self._taker.answered(message, columns, replies, now)
+            elif isinstance(message, Piece):
+                now = time.monotonic_ns()
+                call = batcher.piece(slot, message.id, now) if message.generation == upstream.generation else None
+                if call is not None:
+                    self._taker.pieced(call, message, now)
             elif isinstance(message, Started):
                 batcher.started(slot, message.id)
             elif isinstance(message, Counted):
@@ -173,7 +198,8 @@ class Dispatcher:
         self._flush()
 
     def _flush(self) -> None:
-        while (send := self.batcher.next()) is not None:
+        now = time.monotonic_ns()
+        while (send := self.batcher.next(now)) is not None:
             self._by_slot[send.slot.name].send(send.calls, alone=send.alone)
 
     def _sweep(self) -> None:
@@ -182,6 +208,16 @@ class Dispatcher:
             self._taker.failed(call, "deadline-exceeded")
         if self.open_requests:
             self._sweeping = self._loop.call_later(SWEEP, self._sweep)
+
+    def _shed(self, failures: Sequence[Failure], call: Call) -> str:
+        """End the others that made room for a request; returns the code that refuses the request itself, or ''."""
+        code = ""
+        for failure in failures:
+            if failure.call is call:
+                code = failure.code
+            else:
+                self._taker.failed(failure.call, failure.code)
+        return code
 
     def _fail(self, failure: Failure) -> None:
         if failure.code == "poison-request":

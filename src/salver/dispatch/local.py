@@ -8,14 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from salver.dispatch.batching import Call, Limits
+from salver.dispatch.call import Call, Limits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.dispatch.launch import Command, cpu_budget, worker_command
 from salver.dispatch.process import WorkerProcess
 from salver.environments.choose import choose
 from salver.environments.place import Place, default_cache
 from salver.errors import SalverError, error
-from salver.frames import Answers, Counted, Form, Reply
+from salver.frames import Answers, Counted, Form, Piece, Reply
 from salver.release import LOCK, MANIFEST, parse_manifest
 
 LOAD_TIMEOUT = 600.0
@@ -109,6 +109,9 @@ class LocalRelease:
         for call, reply in zip((*columns, *replies), (*bodies, *answers.replies), strict=True):
             if call is not None and not call.owner.done():
                 call.owner.set_result(reply)
+
+    def pieced(self, call: Call, piece: Piece, now: int) -> None:
+        """Nobody asks for streams here."""
 
     def counted(self, counted: Counted) -> None:
         """Nobody asks for these counts here."""

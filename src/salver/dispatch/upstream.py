@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol, cast
 
-from salver.dispatch.batching import Call, Slot
+from salver.dispatch.batching import Slot
+from salver.dispatch.call import Call
 from salver.errors import SalverError
-from salver.frames import Batch, Cancel, Hello, Message, Reader, pack
+from salver.frames import Batch, Cancel, Hello, Message, More, Reader, pack
 
 RETRY_FIRST = 0.02
 RETRY_MOST = 1.0
@@ -62,17 +64,28 @@ class Upstream(asyncio.Protocol):
 
     def send(self, calls: list[Call], *, alone: bool) -> None:
         """Send requests: one frame for each form among them, in one write."""
-        form = calls[0].form
+        form, now = calls[0].form, time.monotonic_ns()
+        calls[0].sent = calls[-1].sent = now
         for call in calls:
-            if call.form is not form:
-                groups = [list(group) for _, group in groupby(calls, key=attrgetter("form"))]
+            if call.form is not form or call.trace:
+                data = self._mixed(calls, now, alone=alone)
                 break
         else:
-            groups = [calls]
-        data = b"".join([self._frame(group, alone=alone) for group in groups])
+            data = self._frame(calls, [], alone=alone)
         cast("asyncio.Transport", self._transport).write(data)
 
-    def _frame(self, calls: list[Call], *, alone: bool) -> bytes:
+    def _mixed(self, calls: list[Call], now: int, *, alone: bool) -> bytes:
+        """The frames of requests of several forms, or that somebody follows."""
+        frames = []
+        for _, group in groupby(calls, key=attrgetter("form")):
+            alike = list(group)
+            for call in alike:
+                call.sent = now
+            traces = [call.trace for call in alike]
+            frames.append(self._frame(alike, traces if any(traces) else [], alone=alone))
+        return b"".join(frames)
+
+    def _frame(self, calls: list[Call], traces: list[str], *, alone: bool) -> bytes:
         return pack(
             Batch(
                 self.generation,
@@ -81,8 +94,14 @@ class Upstream(asyncio.Protocol):
                 [call.deadline for call in calls],
                 [call.body for call in calls],
                 alone,
+                traces,
             )
         )
+
+    def more(self, number: int) -> None:
+        """Tell the worker that one more piece of this answer can be taken."""
+        if self._transport is not None:
+            self._transport.write(pack(More(self.generation, number)))
 
     def cancel(self, numbers: list[int]) -> None:
         """Tell the worker that nobody waits for these any more."""

@@ -1,0 +1,166 @@
+"""Whose turn it is when more waits than one frame holds: a queue per caller, served in turn by bytes.
+
+Rule 1: a higher priority goes first, and is refused last.
+Rule 2: callers of one priority get equal shares of the cost (bytes, and a little for each request), whoever asks more.
+        Each caller has a tag that grows by what was served to it; the lowest tag is next. A caller that comes anew
+        goes on at its own last tag, but no further back than a few requests behind the one that was served last: who
+        asks less than their share may do so in bursts, and nobody saves up more than that.
+Rule 3: where room must be made, the newest request of the caller with the most waiting goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+COST = 256
+"""What a request costs beside its bytes, in bytes."""
+BURST = 32
+"""So many requests like its first may a caller who was away have served before the others' next."""
+REMEMBERED = 1024
+
+
+class Queued(Protocol):
+    """What can wait here: bytes of a caller, with a priority."""
+
+    @property
+    def body(self) -> bytes:
+        """What is sent."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Whose it is."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """A higher one goes first."""
+        ...
+
+
+Item = TypeVar("Item", bound=Queued)
+
+
+def cost(item: Queued) -> int:
+    """What serving it counts, in bytes."""
+    return len(item.body) + COST
+
+
+class Lane(Generic[Item]):
+    """What waits of one caller, oldest first."""
+
+    __slots__ = ("cost", "items", "key", "priority", "tag")
+
+    def __init__(self, key: str, priority: int, tag: int) -> None:
+        self.key = key
+        self.priority = priority
+        self.tag = tag
+        self.cost = 0
+        self.items: deque[Item] = deque()
+
+    def __lt__(self, other: Lane[Item]) -> bool:
+        """Whether it is served before the other."""
+        return (-self.priority, self.tag) < (-other.priority, other.tag)
+
+
+class Lanes(Generic[Item]):
+    """Everything that waits, by caller and priority."""
+
+    __slots__ = ("_heap", "_lanes", "_past", "_tags", "bytes", "count")
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._lanes: dict[tuple[int, str], Lane[Item]] = {}
+        self._heap: list[Lane[Item]] = []  # may hold lanes that are empty, and then none of `_lanes`
+        self._past: dict[tuple[int, str], int] = {}  # the tags of lanes that ran empty
+        self._tags: dict[int, int] = {}  # the highest that was served, of each priority
+        self.count = 0
+        self.bytes = 0
+        for item in items:
+            self.push(item)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (item for lane in self._lanes.values() for item in lane.items)
+
+    def __contains__(self, item: Item) -> bool:
+        lane = self._lanes.get((item.priority, item.key))
+        return lane is not None and item in lane.items
+
+    def push(self, item: Item) -> None:
+        """Let it wait behind its caller's others."""
+        lane = self._lanes.get((item.priority, item.key))
+        if lane is None:
+            own = self._past.pop((item.priority, item.key), 0)
+            tag = max(own, self._tags.get(item.priority, 0) - BURST * cost(item))
+            lane = self._lanes[item.priority, item.key] = Lane(item.key, item.priority, tag)
+            heappush(self._heap, lane)
+        lane.items.append(item)
+        lane.cost += cost(item)
+        self.count += 1
+        self.bytes += len(item.body)
+
+    def take(self, most: int, most_bytes: float) -> list[Item]:
+        """The next items, at most so many and so many bytes, but at least one."""
+        taken: list[Item] = []
+        size = 0
+        while self.count and len(taken) < most:
+            lane = self._heap[0]
+            if not lane.items:
+                heappop(self._heap)
+                continue
+            item = lane.items[0]
+            if taken and size + len(item.body) > most_bytes:
+                break
+            heappop(self._heap)
+            self._tags[lane.priority] = max(lane.tag, self._tags.get(lane.priority, 0))
+            lane.tag += cost(item)
+            lane.items.popleft()
+            self._left(lane, item)
+            if lane.items:
+                heappush(self._heap, lane)
+            taken.append(item)
+            size += len(item.body)
+        return taken
+
+    def remove(self, item: Item) -> None:
+        """It waits no more."""
+        lane = self._lanes[item.priority, item.key]
+        lane.items.remove(item)
+        self._left(lane, item)
+        if len(self._heap) > 2 * len(self._lanes) + 16:
+            self._heap = [each for each in self._heap if each.items]
+            heapify(self._heap)
+
+    def ahead(self, item: Item) -> float:
+        """The share of what waits that will be served before it."""
+        total = before = 0
+        own = self._lanes.get((item.priority, item.key))
+        mine = cost(item) + (own.cost if own is not None else 0)
+        for lane in self._lanes.values():
+            total += lane.cost
+            if lane.priority > item.priority or lane is own:
+                before += lane.cost
+            elif lane.priority == item.priority:
+                before += min(lane.cost, mine)
+        return before / total if total else 0.0
+
+    def give_way(self, item: Item) -> Item | None:
+        """What must go before `item` is refused: the newest of the caller with the most; None if that is its own."""
+        own = self._lanes.get((item.priority, item.key))
+        mine = cost(item) + (own.cost if own is not None else 0)
+        most = max(self._lanes.values(), key=lambda lane: (-lane.priority, lane.cost), default=None)
+        if most is None or most is own or (-most.priority, most.cost) <= (-item.priority, mine):
+            return None
+        return most.items[-1]
+
+    def _left(self, lane: Lane[Item], item: Item) -> None:
+        lane.cost -= cost(item)
+        self.count -= 1
+        self.bytes -= len(item.body)
+        if not lane.items:
+            del self._lanes[lane.priority, lane.key]
+            if len(self._past) >= REMEMBERED:
+                del self._past[next(iter(self._past))]
+            self._past[lane.priority, lane.key] = lane.tag
