@@ -8,7 +8,7 @@ import pytest
 
 from salver import __version__
 from salver.errors import CODES, error, problem_json
-from salver.protocols.metadata import model_metadata, server_metadata
+from salver.protocols.metadata import model_config, model_metadata, repository_index, server_metadata
 from salver.protocols.schema import example_row, input_schema, output_schema
 from salver.signature import Column, Field, Signature, Tensor
 
@@ -155,10 +155,43 @@ def test_v2_metadata_names_every_tensor() -> None:
         "outputs": [
             {"name": "prediction", "datatype": "INT64", "shape": [-1]},
             {"name": "ok", "datatype": "BOOL", "shape": [-1]},
-            {"name": "p", "datatype": "FP32", "shape": [-1, 3]},
+            {"name": "p", "datatype": "FP16", "shape": [-1, 3]},
         ],
     }
-    assert server_metadata() == {"name": "salver", "version": __version__, "extensions": []}
+    assert server_metadata() == {
+        "name": "salver",
+        "version": __version__,
+        "extensions": ["binary_tensor_data", "model_repository", "model_configuration"],
+    }
+
+
+def test_v2_configuration_gives_the_shape_of_one_row_in_tritons_words() -> None:
+    signature = Signature(
+        inputs=(Column("a", "float"), Tensor("t", "uint8", (-1, 28, 28))),
+        outputs=(Column("label", "str"), Tensor("p", "float16", (-1,))),
+    )
+    assert model_config("churn", [5, 7], "sklearn", 64, signature) == {
+        "name": "churn",
+        "platform": "sklearn",
+        "backend": "salver",
+        "version_policy": {"specific": {"versions": [5, 7]}},
+        "max_batch_size": 64,
+        "input": [
+            {"name": "a", "data_type": "TYPE_FP64", "dims": [1]},
+            {"name": "t", "data_type": "TYPE_UINT8", "dims": [28, 28]},
+        ],
+        "output": [
+            {"name": "label", "data_type": "TYPE_STRING", "dims": [1]},
+            {"name": "p", "data_type": "TYPE_FP16", "dims": [1]},
+        ],
+    }
+
+
+def test_the_repository_index_says_what_is_ready() -> None:
+    assert repository_index([("churn", 7, True), ("churn", 8, False)]) == [
+        {"name": "churn", "version": "7", "state": "READY", "reason": ""},
+        {"name": "churn", "version": "8", "state": "UNAVAILABLE", "reason": "no worker is proven"},
+    ]
 
 
 def test_a_problem_says_only_what_there_is_to_say() -> None:

@@ -46,7 +46,7 @@ def test_each_column_is_a_tensor_and_the_answer_names_model_version_and_outputs(
 
 
 def test_the_id_is_echoed_and_parameters_are_ignored() -> None:
-    given = {"parameters": {"a": 1, "b": "x", "c": True, "d": 1.5}}
+    given = {"parameters": {"a": 1, "b": "x", "c": True, "d": 1.5, "e": None, "f": {"g": []}}}
     (answer,) = answers(FLOATS, [body(A | given, B, id='a"b', **given)])
     assert answer.body.decode().startswith(HEAD + '"id":"a\\"b","outputs":[')
 
@@ -226,8 +226,12 @@ def test_a_tensor_that_does_not_fit_its_field_is_refused(field: Field, given: di
         (body(A, A, B), "$.inputs: two tensors have the same name"),
         (body(A, B, id=7), "$.id: expected str | null, got int"),
         (
-            body(A | {"parameters": {"x": None}}, B),
-            "$.inputs[0].parameters[...]: expected bool | int | float | str, got null",
+            body(A | {"parameters": {"binary_data_size": "x"}}, B),
+            "$.inputs[0].parameters.binary_data_size: expected int | null, got str",
+        ),
+        (
+            body(A | {"parameters": {"binary_data_size": 8}}, {"name": "b", "shape": [1], "datatype": "FP64"}),
+            "$.inputs[1]: required field data is missing",
         ),
         (body(A | {"shape": [1.5]}, B), "$.inputs[0].shape[0]: expected int, got float"),
         (body({"name": "a"}), "$.inputs[0]: required field shape is missing"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from salver.protocols.datatypes import MAX_TENSORS
 from salver.protocols.rows import MAX_ROWS
-from salver.protocols.v2 import MAX_TENSORS
 from salver.signature import Column, Tensor
 from tests.unit.asked import one_input
-from tests.unit.test_protocols_v2 import answers, body, said, tensor
+from tests.unit.test_protocols_v2 import FORMAT, answers, body, said, tensor
 
 
 @pytest.mark.parametrize(("rows", "status"), [(MAX_ROWS - 1, 200), (MAX_ROWS, 200), (MAX_ROWS + 1, 413)])
@@ -35,10 +35,29 @@ def test_a_tensor_may_promise_sixteen_mebi_elements(width: int, status: int) -> 
     assert answer.code == ("bad-protocol-body" if status == 400 else "too-large")
 
 
-def test_a_huge_shape_is_refused_by_arithmetic_alone() -> None:
-    given = tensor("x", "FP32", [1, 2**40, 2**40], [1])
-    (answer,) = answers(one_input(Tensor("x", "float32", (-1, -1, -1))), [body(given)])
-    assert (answer.status, answer.code) == (413, "too-large")
+@pytest.mark.parametrize(
+    ("shape", "code"),
+    [
+        ([1, 2**40, 2**40], "too-large"),
+        ([1, 2**63 - 1, 2**63 - 1], "too-large"),
+        ([0, 2**63 - 1, 1], "too-large"),
+        ([0, 4097, 4096], "too-large"),
+        ([1, 2**63, 1], "bad-protocol-body"),
+        ([1, 10**4000, 10**4000], "bad-protocol-body"),
+        ([1, -(2**63), 2**63 - 1], "bad-protocol-body"),
+        ([1, 0, -1], "bad-protocol-body"),
+        ([1] * 100_000, "bad-protocol-body"),
+    ],
+)
+def test_a_huge_shape_is_refused_by_arithmetic_alone(shape: list[int], code: str) -> None:
+    signature = one_input(Tensor("x", "float32", (-1, -1, -1)))
+    given = tensor("x", "FP32", shape, [])
+    (answer,) = answers(signature, [body(given)])
+    assert answer.code == code
+    del given["data"]
+    head = body({**given, "parameters": {"binary_data_size": 0}})
+    (answer,) = FORMAT.answers(signature, [head], options={"header_length": str(len(head))})
+    assert answer.code == code
 
 
 def test_long_data_that_does_not_match_its_shape_is_refused_before_it_is_read() -> None:

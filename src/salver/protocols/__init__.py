@@ -61,13 +61,17 @@ class Decoded(Struct, frozen=True):
 
 
 class Encoded(Struct, frozen=True, gc=False):
-    """One answer: HTTP status, body, media type, how many of its rows failed, and the error's code or ''."""
+    """One answer: HTTP status, body, media type, how many of its rows failed, and the error's code or ''.
+
+    `headers` are further header lines that the format asks for, each with its line end.
+    """
 
     status: int
     body: bytes
     content_type: str = "application/json"
     row_errors: int = 0
     code: str = ""
+    headers: str = ""
 
 
 class Codec(Protocol):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from salver.errors import SalverError
-from salver.protocols import Encoded
+from salver.protocols import Encoded, Part
+from salver.protocols.refusals import refusal_body, refusal_status
 from salver.protocols.rows import struct_of, told
 from salver.signature import Column, Field
 from salver.tables import Columns, may_be_null
@@ -46,13 +47,40 @@ def _datetimes(array: Any) -> list[str | None]:
 
 def refused(problem: SalverError, row_errors: int) -> Encoded:
     """The answer to a refused request in the formats that say `{"error": text}`; an invalid row is a 400 there."""
-    status = problem.meaning.http
-    return Encoded(
-        400 if status == 422 else status,
-        ENCODER.encode({"error": f"{told(problem)} ({problem.hint})" if problem.hint else told(problem)}),
-        row_errors=row_errors,
-        code=problem.code,
-    )
+    return refused_at("v1", problem, row_errors)
+
+
+def refused_at(endpoint: str, problem: SalverError, row_errors: int) -> Encoded:
+    """The answer to a refused request in the shape of an endpoint's errors."""
+    body, content_type = refusal_body(problem, endpoint, told(problem))
+    return Encoded(refusal_status(problem, endpoint), body, content_type, row_errors, problem.code)
+
+
+def in_place(
+    part: Part, texts: Sequence[bytes], failures: Mapping[int, SalverError]
+) -> tuple[Sequence[bytes], dict[int, SalverError]]:
+    """The JSON of every row of a request in its order, an error where a row has no answer; and those errors.
+
+    `texts` holds the answers of all rows of the batch; where it is empty, only the errors are looked for.
+    """
+    stop = part.start + part.count
+    if not part.errors and not (failures and any(part.start <= row < stop for row in failures)):
+        return texts[part.start : stop], {}
+    errors: dict[int, SalverError] = {}
+    bodies: list[bytes] = []
+    row = part.start
+    for index in range(part.rows):
+        problem = part.errors.get(index)
+        if problem is None:
+            problem = failures.get(row)
+            bodies.append(texts[row] if texts else b"")
+            row += 1
+        else:
+            bodies.append(b"")
+        if problem is not None:
+            errors[index] = problem
+            bodies[index] = ENCODER.encode({"error": {"code": problem.code, "detail": told(problem)}})
+    return bodies, errors
 
 
 def lines(values: Any) -> list[bytes]:

@@ -9,25 +9,26 @@ from salver import __version__
 from salver.signature import Column, Field, Signature
 
 _COLUMNS = {"float": "FP64", "int": "INT64", "bool": "BOOL", "str": "BYTES", "category": "BYTES", "datetime": "BYTES"}
-_TENSORS = {
-    "bool": "BOOL",
-    "str": "BYTES",
-    "float16": "FP32",  # V2 has no JSON form of FP16
-    "float32": "FP32",
-    "float64": "FP64",
-}
+_TENSORS = {"bool": "BOOL", "str": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration")
 
 
 def datatype(field: Field) -> str:
-    """The V2 datatype of a field: what its answers are sent as, and the one its requests had best use."""
+    """The V2 datatype of a field: what its binary answers are sent as, and the one its requests had best use."""
     if isinstance(field, Column):
         return _COLUMNS[field.type]
     return _TENSORS.get(field.dtype) or field.dtype.upper()
 
 
+def json_datatype(field: Field) -> str:
+    """The V2 datatype of a field in JSON, which has no form of FP16: those are sent as FP32."""
+    found = datatype(field)
+    return "FP32" if found == "FP16" else found
+
+
 def server_metadata() -> dict[str, Any]:
     """The answer to `GET /v2`."""
-    return {"name": "salver", "version": __version__, "extensions": []}
+    return {"name": "salver", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(model: str, numbers: Iterable[int], framework: str, signature: Signature) -> dict[str, Any]:
@@ -39,6 +40,40 @@ def model_metadata(model: str, numbers: Iterable[int], framework: str, signature
         "inputs": [_tensor(field) for field in signature.inputs],
         "outputs": [_tensor(field) for field in signature.outputs],
     }
+
+
+def model_config(
+    model: str, numbers: Iterable[int], framework: str, max_batch: int, signature: Signature
+) -> dict[str, Any]:
+    """The answer to `GET /v2/models/{model}/config`, in the words of Triton; dims are those of one row."""
+    return {
+        "name": model,
+        "platform": framework,
+        "backend": "salver",
+        "version_policy": {"specific": {"versions": list(numbers)}},
+        "max_batch_size": max_batch,
+        "input": [_configured(field) for field in signature.inputs],
+        "output": [_configured(field) for field in signature.outputs],
+    }
+
+
+def repository_index(releases: Iterable[tuple[str, int, bool]]) -> list[dict[str, str]]:
+    """The answer to `POST /v2/repository/index`, from the model, number and readiness of each release."""
+    return [
+        {
+            "name": model,
+            "version": str(number),
+            "state": "READY" if ready else "UNAVAILABLE",
+            "reason": "" if ready else "no worker is proven",
+        }
+        for model, number, ready in releases
+    ]
+
+
+def _configured(field: Field) -> dict[str, Any]:
+    found = datatype(field)
+    dims = [1] if isinstance(field, Column) else list(field.row_shape)
+    return {"name": field.name, "data_type": f"TYPE_{'STRING' if found == 'BYTES' else found}", "dims": dims or [1]}
 
 
 def _tensor(field: Field) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from typing import Any, Literal
 import msgspec
 
 from salver import tables
-from salver.errors import SalverError, error, problem_json
+from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
-from salver.protocols.answers import ENCODER, row_encoder
+from salver.protocols.answers import in_place, refused_at, row_encoder
 from salver.protocols.extra import ExtraFields
-from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, elements, refusal, told
+from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, elements, refusal
+from salver.protocols.tabular import Answering, Asked
 from salver.tables import Columns
 
 Shape = Literal["row", "list", "strict list"]
 """What a body is; the context of its part."""
 
-_PROBLEM = "application/problem+json"
 _TOO_MANY = 3 * MAX_ROWS
 """Bodies up to this many bytes can't hold more rows than allowed: a row is at least `{},`."""
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
@@ -41,6 +41,7 @@ class NativeCodec:
         self._expects_extra = False  # whether the last batch had extra fields
         self._columns = tables.builder(signature.inputs)
         self._answers = row_encoder(signature.outputs)
+        self._answering = Answering(signature.outputs)
         self._singles: list[Part] = []
 
     def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
@@ -56,10 +57,16 @@ class NativeCodec:
                     return Decoded(self._columns(read), len(read), self._single_rows(len(read)), self._answers, extra)
                 parts = [_accepted(value, rows, strict=False) for value in read]
                 return Decoded(self._columns(rows), len(rows), parts, extra=extra)
+        if options and "answer" in options:
+            return self._decode_for(bodies, options)
+        return self._one_by_one(bodies, options or {})
+
+    def _one_by_one(self, bodies: Sequence[bytes], options: Options) -> Decoded:
+        rows: list[Any] = []
         suspected: list[bytes] = []
         parts = []
         for body in bodies:
-            part, exact = self._part(body, options or {}, rows)
+            part, exact = self._part(body, options, rows)
             parts.append(part)
             if not exact and part.failure is None:
                 suspected.append(body)
@@ -68,6 +75,8 @@ class NativeCodec:
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
+        if decoded.parts and isinstance(asked := decoded.parts[0].context, Asked):
+            return self._answering.encode(decoded, outputs, failures, asked)
         answers = self._answers(outputs) if len(failures) < decoded.count else [b""] * decoded.count
         encoded: list[Encoded] = []
         for part in decoded.parts:
@@ -80,6 +89,17 @@ class NativeCodec:
             else:
                 encoded.append(Encoded(200, answers[part.start]))
         return encoded
+
+    def _decode_for(self, bodies: Sequence[bytes], options: Options) -> Decoded:
+        """Read bodies whose answers are not JSON; a row object is a request that fails with its row."""
+        try:
+            asked = self._answering.asked(options)
+        except SalverError as problem:
+            return Decoded(self._columns(()), 0, [_failed(problem) for _ in bodies])
+        decoded = self._one_by_one(bodies, options)
+        for part in decoded.parts:
+            part.context = asked._replace(strict=asked.strict or part.context == "row")
+        return decoded
 
     def _single_rows(self, count: int) -> list[Part]:
         """The parts of so many requests of one row each; nobody changes a part, so they are made once."""
@@ -198,27 +218,11 @@ def _failed(problem: SalverError) -> Part:
 
 
 def _refused(problem: SalverError, row_errors: int) -> Encoded:
-    return Encoded(problem.meaning.http, problem_json(problem), _PROBLEM, row_errors, problem.code)
+    return refused_at("native", problem, row_errors)
 
 
 def _list(part: Part, answers: Sequence[bytes], failures: Mapping[int, SalverError]) -> Encoded:
-    stop = part.start + part.count
-    if not part.errors and not (failures and any(part.start <= row < stop for row in failures)):
-        return Encoded(200, b"[%b]" % b",".join(answers[part.start : stop]))
-    errors: dict[int, SalverError] = {}
-    bodies: list[bytes] = []
-    row = part.start
-    for index in range(part.rows):
-        problem = part.errors.get(index)
-        if problem is None:
-            problem = failures.get(row)
-            bodies.append(answers[row])
-            row += 1
-        else:
-            bodies.append(b"")
-        if problem is not None:
-            errors[index] = problem
-            bodies[index] = ENCODER.encode({"error": {"code": problem.code, "detail": told(problem)}})
-    if part.context == "strict list":
+    bodies, errors = in_place(part, answers, failures)
+    if errors and part.context == "strict list":
         return _refused(refusal(errors, part.rows), len(errors))
     return Encoded(200, b"[%b]" % b",".join(bodies), row_errors=len(errors))

@@ -18,10 +18,11 @@ import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from salver.errors import SalverError, error
+from salver.limits import BODY
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
-MAX_ROWS = 10_000
+MAX_ROWS = BODY.rows
 NAMED_PROBLEMS = 20
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What decoding raises for a bad body."""
@@ -301,6 +302,8 @@ def bad_json(problem: Exception, data: bytes | Raw, where: str = "$") -> SalverE
         text = "nested too deeply"
     elif isinstance(problem, UnicodeDecodeError):
         text = f"not UTF-8{_utf8_position(bytes(data))}"
+    elif "int_max_str_digits" in text:
+        text = "a number has too many digits"
     elif text == "Input data was truncated":
         text = f"it ends too early, at byte {len(memoryview(data))}"
     elif match := _BYTE.match(text.removeprefix("JSON is malformed: ")):

@@ -10,6 +10,7 @@ from salver.tables.columns import concat as concat
 from salver.tables.columns import matrix as matrix
 from salver.tables.columns import may_be_null as may_be_null
 from salver.tables.columns import rows_between as rows_between
+from salver.tables.columns import stack as stack
 from salver.tables.columns import to_dataframe as to_dataframe
 from salver.tables.columns import unseen_counter as unseen_counter
 from salver.tables.outputs import check_finite as check_finite

@@ -1,0 +1,67 @@
+"""Every limit on what a client may send, hold open or wait for, in one place with its default."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from salver.errors import SalverError, error
+
+Size = Annotated[int, Meta(ge=1)]
+Time = Annotated[float, Meta(gt=0)]
+
+
+class BodyLimits(Struct, frozen=True):
+    """What one body may hold; the same in every worker."""
+
+    rows: Annotated[Size, Meta(description="Rows in one request.")] = 10_000
+    elements: Annotated[Size, Meta(description="Elements in the tensors of one request.")] = 16 << 20
+    tensors: Annotated[Size, Meta(description="Tensors in one request.")] = 256
+
+
+BODY = BodyLimits()
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the fronts; sizes in bytes, times in seconds.
+
+    Deadlines are absolute: a client can't extend them by sending a byte now and then.
+    """
+
+    request_line: Annotated[Size, Meta(description="Bytes of a request line's target.")] = 8 << 10
+    headers: Annotated[Size, Meta(description="Bytes of all headers of a request.")] = 16 << 10
+    header_count: Annotated[Size, Meta(description="Headers of a request.")] = 100
+    header_time: Annotated[Time, Meta(description="Seconds until a head is whole.")] = 10.0
+    body_time: Annotated[Time, Meta(description="Seconds until a body is whole.")] = 60.0
+    body_rate: Annotated[int, Meta(ge=0, description="Bytes a second that a body has to come with.")] = 1 << 10
+    body_rate_after: Annotated[float, Meta(ge=0, description="Seconds before that rate is asked for.")] = 10.0
+    body: Annotated[Size, Meta(le=192 << 20, description="Bytes of a body, also after decompression.")] = 64 << 20
+    compression_ratio: Annotated[Size, Meta(description="Times a compressed body may swell.")] = 100
+    chunks: Annotated[Size, Meta(description="Chunks of a body.")] = 65_536
+    connections: Annotated[Size, Meta(description="Connections to one listener of a gateway.")] = 10_000
+    keep_alive: Annotated[Time, Meta(description="Seconds that a connection may be idle.")] = 75.0
+    timeout: Annotated[Time, Meta(description="Seconds that a request may take if it says nothing.")] = 10.0
+    timeout_most: Annotated[Time, Meta(description="Seconds that a request may ask for.")] = 60.0
+    queue_bytes: Annotated[Size, Meta(description="Bytes that may wait for the workers of a release.")] = 256 << 20
+    queue_batches: Annotated[Size, Meta(description="Full batches that may wait for each worker.")] = 4
+    write_time: Annotated[Time, Meta(description="Seconds that a client may leave an answer unread.")] = 60.0
+    streams: Annotated[Size, Meta(description="Calls open at once on a gRPC connection.")] = 100
+    stream_window: Annotated[Size, Meta(description="Bytes that a gRPC call may send unread.")] = 64 << 10
+    connection_window: Annotated[Size, Meta(description="Bytes that a gRPC connection may send unread.")] = 1 << 20
+    large_messages: Annotated[Size, Meta(description="Bytes of messages that a gRPC connection may hold.")] = 128 << 20
+    large_answers: Annotated[Size, Meta(description="Bytes of answers that a gRPC connection may owe.")] = 128 << 20
+    resets: Annotated[Size, Meta(description="Calls that a gRPC connection may reset within `resets_time`.")] = 200
+    resets_time: Annotated[Time, Meta(description="Seconds over which resets are counted.")] = 10.0
+    odd_frames: Annotated[Size, Meta(description="Frames a second that may bring a gRPC connection nothing.")] = 1000
+
+    def body_due(self, age: float) -> float:
+        """The bytes that must have come of a body `age` seconds after its request began."""
+        return self.body_rate * (age - self.body_rate_after) if age > self.body_rate_after else 0.0
+
+
+def over(limit: str, code: str, message: str, hint: str = "") -> SalverError:
+    """The error of a request that ran into a limit; it is counted by the limit's name, one of `metrics.LIMITS`."""
+    problem = error(code, message, hint=hint)
+    problem.limit = limit
+    return problem

@@ -1,0 +1,34 @@
+"""Errors in the shape of the endpoint they answer; numpy stays out, so that gateway and worker say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from salver.errors import SalverError, problem_json
+
+PROBLEM = "application/problem+json"
+JSON = "application/json"
+
+
+def refusal_body(problem: SalverError, endpoint: str, text: str = "") -> tuple[bytes, str]:
+    """An error as the body of an answer, and its media type; `text` is said where a shape has room for one text."""
+    if endpoint == "native":
+        return problem_json(problem), PROBLEM
+    text = text or problem.message
+    return msgspec.json.encode(_shaped(problem, f"{text} ({problem.hint})" if problem.hint else text, endpoint)), JSON
+
+
+def refusal_status(problem: SalverError, endpoint: str) -> int:
+    """The HTTP status of an error: outside the native format an invalid row is a 400."""
+    status = problem.meaning.http
+    return 400 if status == 422 and endpoint != "native" else status
+
+
+def _shaped(problem: SalverError, text: str, endpoint: str) -> dict[str, Any]:
+    if endpoint == "invocations":
+        return {"error_code": problem.code.upper().replace("-", "_"), "message": text}
+    if endpoint == "torchserve":
+        return {"code": refusal_status(problem, endpoint), "type": problem.code, "message": text}
+    return {"error": text}
