@@ -1,0 +1,164 @@
+"""TLS of a real server: versions, new certificates while connections stay, certificates of callers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+
+from tests.integration.server import Server
+from tests.integration.test_access import key
+
+ROW = b'{"key": 7, "act": ""}'
+
+
+class Secure(NamedTuple):
+    """A server with TLS, the authority that signed its certificate, and its files."""
+
+    server: Server
+    authority: trustme.CA
+    folder: Path
+
+
+class TlsServer(Server):
+    """A server whose readiness is asked over TLS; without a certificate of its own where none is asked for."""
+
+    client: ssl.SSLContext
+
+    def get(self, path: str, **_: Any) -> Any:
+        with contextlib.closing(connect(self, self.client)) as connection:
+            return ask(connection, "GET", path)
+
+
+def write(folder: Path, issued: trustme.LeafCert, authority: trustme.CA) -> None:
+    """Replace certificate and key as a renewing program does."""
+    issued.private_key_pem.write_to_path(folder / "new-key")
+    (folder / "new-cert").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    os.replace(folder / "new-key", folder / "key.pem")
+    os.replace(folder / "new-cert", folder / "cert.pem")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+
+
+def client(authority: trustme.CA, issued: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if issued is not None:
+        issued.configure_cert(context)
+    return context
+
+
+def connect(server: Server, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    return http.client.HTTPSConnection("localhost", server.port, timeout=15, context=context)
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, **headers: str) -> Any:
+    connection.request(method, path, ROW if method == "POST" else None, headers)
+    response = connection.getresponse()
+    response.read()
+    return response
+
+
+def serial(server: Server, context: ssl.SSLContext) -> str:
+    """The serial number of the certificate that a new connection is shown."""
+    with contextlib.closing(connect(server, context)) as connection:
+        connection.connect()
+        return str(connection.sock.getpeercert()["serialNumber"])
+
+
+@pytest.fixture
+def secure(registry: Path, tmp_path: Path) -> Iterator[Callable[..., Secure]]:
+    running: list[Server] = []
+
+    def begin(*options: str, caller: trustme.LeafCert | None = None, authority: trustme.CA | None = None) -> Secure:
+        signer = authority or trustme.CA()
+        write(tmp_path, signer.issue_cert("localhost"), signer)
+        files = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+        server = TlsServer(registry, *files, "--drain-delay", "0", "--grpc-port", "-1", *options, log=tmp_path / "log")
+        server.client = client(signer, caller)
+        running.append(server)
+        server.__enter__()
+        return Secure(server, signer, tmp_path)
+
+    yield begin
+    for server in running:
+        server.stop()
+
+
+def test_predictions_travel_in_tls_of_version_1_2_or_newer(secure: Callable[..., Secure]) -> None:
+    server, authority, _ = secure()
+    with contextlib.closing(connect(server, client(authority))) as connection:
+        assert [ask(connection, "POST", "/models/oracle/predict").status for _ in range(3)] == [200] * 3
+        assert connection.sock.version() == "TLSv1.3"
+        assert ask(connection, "GET", "/v2/health/live").status == 200
+    stranger = ssl.create_default_context()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        serial(server, stranger)
+    plain = http.client.HTTPConnection("localhost", server.port, timeout=15)
+    with contextlib.closing(plain), pytest.raises((http.client.HTTPException, OSError)):
+        ask(plain, "GET", "/healthz/live")
+    offered = client(authority)
+    offered.set_alpn_protocols(["h2", "http/1.1"])
+    with contextlib.closing(connect(server, offered)) as connection:
+        connection.connect()
+        assert connection.sock.selected_alpn_protocol() == "http/1.1"
+
+
+def test_a_new_certificate_is_shown_while_open_connections_stay_and_a_broken_one_is_not(
+    secure: Callable[..., Secure],
+) -> None:
+    server, authority, folder = secure()
+    trusted = client(authority)
+    with contextlib.closing(connect(server, trusted)) as connection:
+        assert ask(connection, "POST", "/models/oracle/predict").status == 200
+        before = serial(server, trusted)
+        write(folder, authority.issue_cert("localhost"), authority)
+        ends = time.monotonic() + 15
+        while serial(server, trusted) == before:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        fresh = serial(server, trusted)
+        assert ask(connection, "POST", "/models/oracle/predict").status == 200
+        (folder / "cert.pem").write_text("broken")
+        while "the new certificate is not used" not in server.log.read_text():
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        assert serial(server, trusted) == fresh
+        assert ask(connection, "POST", "/models/oracle/predict").status == 200
+
+
+def test_callers_may_be_known_by_their_certificate(secure: Callable[..., Secure], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "callers.pem")
+    shop, reader, other = (authority.issue_cert(name) for name in ("shop.example", "reader.example", "x.example"))
+    keys = tmp_path / "keys.jsonl"
+    token = key(keys, "add", "holder")
+    names = "shop.example=predict+metadata,reader.example=metadata"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SALVER_SERVE_TLS_CLIENT_NAMES", names)
+        options = ("--tls-client-ca", str(tmp_path / "callers.pem"), "--keys", str(keys))
+        server, _, _ = secure(*options, caller=shop, authority=authority)
+
+    def status(issued: trustme.LeafCert, **headers: str) -> int:
+        with contextlib.closing(connect(server, client(authority, issued))) as connection:
+            statuses = {ask(connection, "POST", "/models/oracle/predict", **headers).status for _ in range(2)}
+        (only,) = statuses
+        return int(only)
+
+    assert status(shop) == 200
+    assert status(reader) == 403
+    assert status(other) == 401
+    assert status(other, authorization=f"Bearer {token}") == 200
+    nobody = connect(server, client(authority))
+    with contextlib.closing(nobody), pytest.raises((OSError, http.client.HTTPException)):
+        ask(nobody, "GET", "/healthz/live")
+    foreign = trustme.CA().issue_cert("shop.example")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        status(foreign)
