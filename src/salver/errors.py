@@ -65,12 +65,18 @@ CODES: dict[str, Meaning] = {
     "no-such-release": _user(404, "NOT_FOUND", _NOT_FOUND),
     "release-not-loaded": _user(404, "NOT_FOUND", _NOT_FOUND),
     "no-live-release": _user(404, "FAILED_PRECONDITION", _NOT_FOUND),
+    # who may ask
+    "unauthenticated": _user(401, "UNAUTHENTICATED", _REFUSED),
+    "forbidden": _user(403, "PERMISSION_DENIED", _REFUSED),
+    "quota-exceeded": _busy(429, "RESOURCE_EXHAUSTED"),
     # capacity and time
     "overloaded": _busy(),
+    "would-miss-deadline": _busy(),
     "not-ready": _busy(),
     "draining": _busy(),
     "deadline-exceeded": _busy(504, "DEADLINE_EXCEEDED"),
     "worker-died": _busy(),
+    "answer-broken-off": _busy(),
     "lost-race": _busy(409, "ABORTED"),
     "no-server": _busy(),
     # the model's turn
@@ -81,6 +87,9 @@ CODES: dict[str, Meaning] = {
     # releases
     "bad-name": _user(400),
     "bad-settings": _user(400),
+    "bad-keys": _user(400),
+    "no-such-key": _user(404, "NOT_FOUND", _NOT_FOUND),
+    "no-authentication": _user(400, exit_code=_REFUSED),
     "bad-signature": _user(400),
     "bad-table": _user(400),
     "bad-examples": _user(400),
@@ -123,6 +132,9 @@ class SalverError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+        self.allow = ""  # the methods that are allowed, where another one is not
+        self.retry_after = 0.0  # seconds until the same request may succeed, where that is known
+        self.limit = ""  # the limit that it ran into (one of `metrics.LIMITS`), where a gateway counts it
 
     def __str__(self) -> str:
         text = self.message

@@ -3,12 +3,15 @@
 A frame is a 6-byte head (payload length as uint32 little-endian, version, kind) and a msgpack payload whose fields
 are typed and checked when it is read. Nothing is ever pickled.
 
-    worker → dispatcher   HELLO once per connection, STARTED, ANSWERS, COUNTED, GOLDEN_RESULT
-    dispatcher → worker   BATCH, CANCEL, GOLDEN
+    worker → dispatcher   HELLO once per connection, STARTED, PIECE, ANSWERS, COUNTED, GOLDEN_RESULT
+    dispatcher → worker   BATCH, MORE, CANCEL, GOLDEN
 
 One BATCH holds the requests that waited and are read alike, in columns: a list of numbers and a list of bodies cost a
 fraction of an object per request. One ANSWERS holds the replies to one of them, in any order, each with the id of its
 request; the common ones, a row answered in JSON, are columns too. All carry the generation of the connection.
+
+A streamed answer comes in PIECEs and ends with its reply. A worker is at most AHEAD pieces ahead of the MOREs that
+it got, so that a slow reader holds up its own model call and nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +36,11 @@ ANSWERS: Final = 5
 GOLDEN: Final = 6
 GOLDEN_RESULT: Final = 7
 COUNTED: Final = 8
+PIECE: Final = 9
+MORE: Final = 10
+
+AHEAD: Final = 8
+"""How many pieces of a stream a worker makes before it is asked for more."""
 
 
 class Hello(Struct, array_like=True):
@@ -88,7 +96,7 @@ class Reply(Struct, array_like=True, gc=False):
 
     `status` is the HTTP status and `body` is encoded in the request's protocol, of type `content_type`. `rows` counts
     its rows, `row_errors` those that failed. `code` is the error's code or empty. `position` is its first row's place
-    in the batch.
+    in the batch. `headers` are further header lines of the answer, each with its line end.
     """
 
     id: int
@@ -99,12 +107,13 @@ class Reply(Struct, array_like=True, gc=False):
     code: str = ""
     content_type: str = "application/json"
     position: int = 0
+    headers: str = ""
 
 
 class Answers(Struct, array_like=True, gc=False):
     """The replies to one BATCH: number and rows of the model call, nanoseconds spent to decode, predict and encode.
 
-    Where one call answered several batches, of one connection or of several, the first says its rows and times.
+    Where one call answered several batches, of one connection or of several, the first says its rows, each its times.
     `ids` and `bodies` are requests of one row each that were answered with 200 in JSON; they lie one after the other
     in the batch, from row `first` on. `replies` are all others.
     """
@@ -132,6 +141,22 @@ class Counted(Struct, array_like=True):
     unseen_values: int
 
 
+class Piece(Struct, array_like=True, gc=False):
+    """A part of the answer to a request, written in its protocol; others follow, then its reply."""
+
+    generation: int
+    id: int
+    body: bytes
+    content_type: str
+
+
+class More(Struct, array_like=True, gc=False):
+    """The taker of this stream can take one more piece."""
+
+    generation: int
+    id: int
+
+
 class Golden(Struct, array_like=True):
     """Reproduce the golden rows now."""
 
@@ -146,7 +171,7 @@ class GoldenResult(Struct, array_like=True):
     problems: list[str]
 
 
-Message = Hello | Batch | Cancel | Started | Answers | Counted | Golden | GoldenResult
+Message = Hello | Batch | More | Cancel | Started | Piece | Answers | Counted | Golden | GoldenResult
 
 _KINDS: dict[int, type[Any]] = {
     HELLO: Hello,
@@ -155,6 +180,8 @@ _KINDS: dict[int, type[Any]] = {
     STARTED: Started,
     ANSWERS: Answers,
     COUNTED: Counted,
+    PIECE: Piece,
+    MORE: More,
     GOLDEN: Golden,
     GOLDEN_RESULT: GoldenResult,
 }

@@ -16,7 +16,7 @@ CELL = 8
 
 
 class Family(NamedTuple):
-    """One metric: its name, kind, meaning, and the values of its own label or its histogram's upper bounds."""
+    """One metric: its name, kind, meaning, the values of its own label, and its histogram's upper bounds."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -28,14 +28,50 @@ class Family(NamedTuple):
     @property
     def cells(self) -> int:
         """How many cells it takes."""
-        if self.kind == "histogram":
-            return len(self.bounds) + 2
-        return len(self.values) or 1
+        return (len(self.values) or 1) * self.width
+
+    @property
+    def width(self) -> int:
+        """How many cells one value of its label takes: a histogram's are its buckets, the last without bound, and
+        their sum."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 STATUSES = ("200", "400", "404", "413", "415", "422", "429", "500", "503", "504", "other")
-REASONS = ("overloaded", "poison-request", "not-ready", "draining", "deadline-exceeded", "worker-died", "other")
+REASONS = (
+    "overloaded",
+    "would-miss-deadline",
+    "poison-request",
+    "not-ready",
+    "draining",
+    "deadline-exceeded",
+    "worker-died",
+    "answer-broken-off",
+    "quota-exceeded",
+    "unauthenticated",
+    "forbidden",
+    "other",
+)
+LIMITS = (
+    "request-line",
+    "headers",
+    "header-count",
+    "slow-head",
+    "slow-body",
+    "slow-read",
+    "body",
+    "chunks",
+    "compression",
+    "connections",
+    "queue",
+    "rows",
+    "elements",
+)
+"""What a request may run into; the last three bind in a worker or before one, the others while it is read."""
+PHASES = ("decode", "predict", "encode")
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+FINE = (0.00005, 0.0001, 0.00025, *SECONDS)
+"""Phases are shorter than requests, in seconds too."""
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 10000.0)
 
 RELEASE: tuple[Family, ...] = (
@@ -48,7 +84,10 @@ RELEASE: tuple[Family, ...] = (
     Family("salver_request_bytes", "counter", "Bytes of request bodies."),
     Family("salver_request_seconds", "histogram", "Time from a whole request to its answer.", bounds=SECONDS),
     Family("salver_batch_rows", "histogram", "Rows of each model call's batch.", bounds=SIZES),
-    Family("salver_phase_seconds", "counter", "Worker time by phase.", "phase", ("decode", "predict", "encode")),
+    Family("salver_queue_seconds", "histogram", "Time from a whole request to its way to a worker.", bounds=SECONDS),
+    Family("salver_phase_seconds", "histogram", "Time a worker spent on each batch, by phase.", "phase", PHASES, FINE),
+    Family("salver_stream_pieces", "counter", "Pieces of streamed answers."),
+    Family("salver_open_streams", "gauge", "Answers that have begun to come in pieces and go on now."),
     Family("salver_abandoned", "counter", "Requests whose caller left before the answer."),
     Family("salver_worker_deaths", "counter", "Workers that ended without being asked to."),
     Family("salver_waiting", "gauge", "Requests that wait or are in flight now."),
@@ -58,6 +97,8 @@ GATEWAY: tuple[Family, ...] = (
     Family("salver_connections", "gauge", "Open client connections."),
     Family("salver_accepted_connections", "counter", "Client connections ever accepted."),
     Family("salver_malformed_requests", "counter", "Requests that could not be read or routed."),
+    Family("salver_limit_hits", "counter", "Requests and connections that ran into a limit.", "limit", LIMITS),
+    Family("salver_access_log_dropped", "counter", "Lines of the access log that could not be written."),
 )
 
 

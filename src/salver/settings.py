@@ -10,15 +10,18 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from salver.environments.place import default_cache
 from salver.errors import error
+from salver.limits import Limits
 
 FILE = "salver.toml"
+SAGEMAKER_PORT = "SAGEMAKER_BIND_TO_PORT"
+"""Where SageMaker says which port its container listens on."""
 PREFIX = "SALVER_"
 OF_THE_PROJECT = ("release", "serving")
 """Tables of salver.toml that say how a project is released; `publish` reads them."""
@@ -26,6 +29,19 @@ OF_THE_PROJECT = ("release", "serving")
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1, le=1024)]
+Names = tuple[str, ...]
+Dialect = Literal["", "mlflow", "sagemaker", "tfserving"]
+FILES = (
+    "serve.keys",
+    "serve.tls_cert",
+    "serve.tls_key",
+    "serve.tls_client_ca",
+    "serve.admin_tls_cert",
+    "serve.admin_tls_key",
+    "serve.jwt_keys",
+    "serve.access_log",
+)
+"""Settings that are a file, or nothing."""
 
 
 class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +49,12 @@ class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     host: Annotated[str, Meta(description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="The port for predictions; 0 picks a free one.")] = 8080
+    grpc_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="The port for gRPC; 0 picks a free one, -1 is no gRPC.")
+    ] = 8081
+    dialect: Annotated[
+        Dialect, Meta(description="Whose answers to give where peers differ: mlflow, sagemaker or tfserving.")
+    ] = ""
     admin_port: Annotated[Port, Meta(description="The port for /metrics and the admin API; 0 picks a free one.")] = 8082
     admin_host: Annotated[str, Meta(description="The address for /metrics and the admin API.")] = "127.0.0.1"
     gateways: Annotated[Count, Meta(description="How many processes terminate HTTP.")] = 1
@@ -51,6 +73,44 @@ class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
         tuple[str, ...], Meta(description="Names of environment variables that workers get besides the usual ones.")
     ] = ()
     json_logs: Annotated[bool, Meta(description="Log one JSON object a line.")] = False
+    keys: Annotated[str, Meta(description="The file of API keys; with it callers need one (salver key add).")] = ""
+    insecure: Annotated[
+        bool, Meta(description="Listen beyond this machine although anyone who reaches it may predict.")
+    ] = False
+    open_scopes: Annotated[
+        Names, Meta(description="Scopes that need no credential: of health, docs, metadata, metrics.")
+    ] = ("health",)
+    tls_cert: Annotated[str, Meta(description="The certificate chain for predictions (PEM).")] = ""
+    tls_key: Annotated[str, Meta(description="The private key of tls_cert (PEM, no passphrase).")] = ""
+    tls_client_ca: Annotated[str, Meta(description="Callers need a certificate that this authority signed (PEM).")] = ""
+    tls_client_names: Annotated[
+        Names, Meta(description="What the bearers of certificates may do: NAME=SCOPE+SCOPE, each by its name.")
+    ] = ()
+    admin_tls_cert: Annotated[str, Meta(description="The certificate chain for the admin port (PEM).")] = ""
+    admin_tls_key: Annotated[str, Meta(description="The private key of admin_tls_cert (PEM, no passphrase).")] = ""
+    jwt_issuer: Annotated[str, Meta(description="Who issues the tokens that are taken.")] = ""
+    jwt_audience: Annotated[str, Meta(description="Whom those tokens are for.")] = ""
+    jwt_keys: Annotated[
+        str, Meta(description="A file or https address with the JWK set that tokens are signed by.")
+    ] = ""
+    jwt_algorithms: Annotated[Names, Meta(description="The algorithms of signatures that are accepted.")] = (
+        "RS256",
+        "ES256",
+    )
+    jwt_models_claim: Annotated[str, Meta(description="The claim that lists a caller's models.")] = "models"
+    cors_origins: Annotated[
+        Names, Meta(description="Origins whose pages may ask (https://shop.example), or *; none by default.")
+    ] = ()
+    allowed_hosts: Annotated[
+        Names, Meta(description="Names that requests may be addressed to where nobody needs a key, or *.")
+    ] = ()
+    access_log: Annotated[
+        str, Meta(description="The file that gets a JSON line for each request, or - for the standard output.")
+    ] = ""
+    traces: Annotated[str, Meta(description="The OTLP/HTTP address that gets traces (http://127.0.0.1:4318).")] = ""
+    trace_sample: Annotated[
+        float, Meta(ge=0, le=1, description="The share of predictions to trace where their callers don't say.")
+    ] = 0.01
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +122,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cache: Annotated[str, Meta(description="The folder that holds unpacked releases; any content may be deleted.")] = ""
     debug: Annotated[bool, Meta(description="Show the traceback of an error.")] = False
     serve: ServeSettings = ServeSettings()
+    limits: Limits = Limits()
 
 
 class Source(NamedTuple):
@@ -91,6 +152,8 @@ def load_settings(source: Source) -> Loaded:
     for layer in layers:
         for name, (value, origin) in layer.items():
             values[name], origins[name] = value, origin
+    if values.get("serve.dialect") == "sagemaker" and "serve.port" not in values and source.environ.get(SAGEMAKER_PORT):
+        values["serve.port"], origins["serve.port"] = source.environ[SAGEMAKER_PORT], f"${SAGEMAKER_PORT}"
     settings = _build(values, origins, problems)
     if problems:
         raise error("bad-settings", "the settings can't be used", details=tuple(problems))
@@ -105,6 +168,17 @@ def nearest_file(folder: Path) -> Path | None:
 def describe(name: str) -> str:
     """The sentence that says what a setting is for."""
     return _FIELDS[name].sentence
+
+
+def sentences(kind: type[Struct]) -> dict[str, str]:
+    """What each field of a struct is for, as its annotation says."""
+    return {name: setting.sentence for name, setting in _fields(kind)}
+
+
+def kind_of(name: str) -> Any:
+    """The type of a setting's value; a list for many."""
+    kind = get_args(_FIELDS[name].type)[0]
+    return list[str] if get_origin(kind) is tuple else kind
 
 
 class _Setting(NamedTuple):
@@ -171,8 +245,7 @@ def _close(name: str, known: list[str]) -> str:
 
 
 def _build(values: Mapping[str, Any], origins: Mapping[str, str], problems: list[str]) -> Settings:
-    top: dict[str, Any] = {}
-    serve: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {"": {}, "serve": {}, "limits": {}}
     for name, value in values.items():
         kind, text = _FIELDS[name].type, origins[name].startswith("$")
         if text and get_origin(get_args(kind)[0]) is tuple:
@@ -183,8 +256,11 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str], problems: list
             problems.append(f"{origins[name]}: {name}: {str(problem)[:1].lower()}{str(problem)[1:]}, got {value!r}")
             continue
         table, _, key = name.rpartition(".")
-        (serve if table else top)[key] = checked
-    return Settings(**top, serve=ServeSettings(**serve))
+        tables[table][key] = checked
+    limits = Limits(**tables["limits"])
+    if limits.timeout > limits.timeout_most:
+        problems.append(f"limits.timeout is over limits.timeout_most: {limits.timeout:g} and {limits.timeout_most:g}")
+    return Settings(**tables[""], serve=ServeSettings(**tables["serve"]), limits=limits)
 
 
 def _with_folders(settings: Settings, origins: Mapping[str, str], folder: Path, path: Path | None) -> Settings:
@@ -195,8 +271,15 @@ def _with_folders(settings: Settings, origins: Mapping[str, str], folder: Path, 
             return str(default)
         return str((beside if origins[name] == str(path) else folder) / Path(value).expanduser())
 
+    files = {}
+    for name in FILES:
+        field = name.partition(".")[2]
+        value = getattr(settings.serve, field)
+        if value not in ("", "-") and "://" not in value:
+            files[field] = absolute(name, value, beside)
     return msgspec.structs.replace(
         settings,
         registry=absolute("registry", settings.registry, beside / ".salver"),
         cache=absolute("cache", settings.cache, Path(default_cache())),
+        serve=msgspec.structs.replace(settings.serve, **files),
     )

@@ -11,7 +11,7 @@ from salver import __version__
 
 GROUPS = {
     "Publish and look": ("release", "accelerate", "list", "show", "diff", "verify"),
-    "Serve and decide": ("serve", "promote", "rollback", "history"),
+    "Serve and decide": ("serve", "promote", "rollback", "history", "key"),
     "Predict and check": ("predict", "doctor", "env", "demo"),
 }
 

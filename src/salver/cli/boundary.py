@@ -14,6 +14,7 @@ from salver.cli import (
     doctor,
     env,
     history,
+    key,
     listing,
     predict,
     promote,
@@ -28,7 +29,8 @@ from salver.errors import SalverError, error
 
 INTERRUPTED = 130
 VERBS = (
-    release, accelerate, listing, show, diff, verify, serve, promote, rollback, history, predict, doctor, env, demo,
+    release, accelerate, listing, show, diff, verify, serve, promote, rollback, history, key, predict, doctor, env,
+    demo,
 )  # fmt: skip
 """Every module that registers a verb, in the order of the help."""
 

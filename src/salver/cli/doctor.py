@@ -11,6 +11,7 @@ from salver.cli.options import JsonFlag, RegistryFlag, gather
 
 if TYPE_CHECKING:
     from salver.cli.checks import Check
+    from salver.settings import Loaded
 
 FAILED = 4
 
@@ -20,6 +21,7 @@ def doctor(
     reference: Annotated[
         str | None, typer.Argument(metavar="REF", help="Also prove this release.", show_default=False)
     ] = None,
+    limits: Annotated[bool, typer.Option("--limits", help="Show every limit of a server, and nothing else.")] = False,
     as_json: JsonFlag = False,
     registry: RegistryFlag = None,
 ) -> None:
@@ -32,6 +34,7 @@ def doctor(
     Examples:
       salver doctor
       salver doctor churn@7
+      salver doctor --limits
     """
     from itertools import chain
 
@@ -39,6 +42,9 @@ def doctor(
     from salver.cli.terminal import print_json, working
 
     loaded = gather(registry=registry)
+    if limits:
+        _show_limits(loaded, as_json=as_json)
+        return
     release = checks.of_release(loaded.settings, reference) if reference else ()
     results = []
     for check in chain(checks.general(loaded), release):
@@ -51,6 +57,26 @@ def doctor(
         print_json(results)
     if not all(result.ok for result in results):
         raise typer.Exit(FAILED)
+
+
+def _show_limits(loaded: Loaded, *, as_json: bool) -> None:
+    """Every limit: its value, what it is of, and where it was set; those of bodies can't be."""
+    from msgspec.structs import asdict
+
+    from salver.cli.terminal import print_json, print_table
+    from salver.limits import BODY
+    from salver.settings import describe, sentences
+
+    own = asdict(loaded.settings.limits)
+    if as_json:
+        print_json(own | asdict(BODY))
+        return
+    rows = [
+        (f"limits.{name}", f"{value:,}", describe(f"limits.{name}"), loaded.origins.get(f"limits.{name}", "default"))
+        for name, value in own.items()
+    ]
+    fixed = [(name, f"{value:,}", sentences(type(BODY))[name], "fixed") for name, value in asdict(BODY).items()]
+    print_table(("LIMIT", "VALUE", "OF WHAT", "FROM"), [*rows, *fixed])
 
 
 def _print(check: Check) -> None:

@@ -2,81 +2,91 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from salver.cli.app import app
 from salver.cli.options import RegistryFlag, gather
+from salver.cli.terminal import stderr
 from salver.errors import error
-from salver.settings import ServeSettings, describe
+from salver.settings import ServeSettings, describe, kind_of
 
-EXPOSE = "--without-access-control"
+FLAGS = (
+    "host", "port", "dialect", "grpc_port", "admin_host", "admin_port", "gateways", "workers", "keys", "tls_cert",
+    "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key", "cors_origins", "allowed_hosts", "insecure",
+    "drain_delay", "drain_timeout", "any_environment", "json_logs", "access_log", "traces", "trace_sample",
+)  # fmt: skip
+"""The settings of a server that are options too; the others stand in salver.toml or the environment."""
 
 
-def _flag(setting: str, name: str = "") -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(
-        name or "--" + setting.removeprefix("serve.").replace("_", "-"), help=describe(setting), show_default=False
-    )
-    return option
+def _with_flags(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb one option for each of these settings, None where it is not said."""
+    taken = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
+    first, others = taken[0], taken[1:]
+    flags = []
+    for name in FLAGS:
+        option = typer.Option("--" + name.replace("_", "-"), help=describe(f"serve.{name}"), show_default=False)
+        hint: Any = Annotated[kind_of(f"serve.{name}") | None, option]
+        flags.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=hint))
+    verb.__signature__ = inspect.Signature([first, *flags, *others])  # type: ignore[attr-defined]
+    return verb
 
 
 @app.command()
+@_with_flags
 def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(metavar="MODEL", help="What to serve, one or more; without a name, every model."),
     ] = None,
-    host: Annotated[str | None, _flag("serve.host")] = None,
-    port: Annotated[int | None, _flag("serve.port")] = None,
-    admin_port: Annotated[int | None, _flag("serve.admin_port")] = None,
-    gateways: Annotated[int | None, _flag("serve.gateways")] = None,
-    workers: Annotated[int | None, _flag("serve.workers")] = None,
-    drain_delay: Annotated[float | None, _flag("serve.drain_delay")] = None,
-    drain_timeout: Annotated[float | None, _flag("serve.drain_timeout")] = None,
-    any_environment: Annotated[bool | None, _flag("serve.any_environment", "--any-environment")] = None,
-    json_logs: Annotated[bool | None, _flag("serve.json_logs", "--json-logs")] = None,
     registry: RegistryFlag = None,
-    cache: Annotated[str | None, _flag("cache")] = None,
-    without_access_control: Annotated[
-        bool, typer.Option(EXPOSE, help="Listen beyond this machine although anyone who reaches it may predict.")
-    ] = False,
+    cache: Annotated[str | None, typer.Option("--cache", help=describe("cache"), show_default=False)] = None,
+    **flags: Any,
 ) -> None:
-    """Serve the live releases over HTTP and follow the registry.
+    """Serve the live releases over HTTP and gRPC and follow the registry.
 
     \b
     Examples:
       salver serve
       salver serve churn --port 9000 --workers 4
+      salver serve --host 0.0.0.0 --keys keys.jsonl --tls-cert cert.pem --tls-key key.pem
     """
-    settings, _ = gather(
-        registry=registry, cache=cache, serve__host=host, serve__port=port, serve__admin_port=admin_port,
-        serve__gateways=gateways, serve__workers=workers, serve__drain_delay=drain_delay,
-        serve__drain_timeout=drain_timeout, serve__any_environment=any_environment, serve__json_logs=json_logs,
-    )  # fmt: skip
-    check_exposure(settings.serve, allowed=without_access_control)
+    said = {f"serve__{name}": None if value == [] else value for name, value in flags.items()}
+    settings, _ = gather(registry=registry, cache=cache, **said)
     from salver import wiring
     from salver.supervisor import plan
 
+    wiring.check_access(settings)
+    wiring.check_watch(settings)
+    for warning in check_exposure(settings.serve, authenticates=wiring.terms(settings.serve).authenticates):
+        stderr().print(f"warning: {warning}", markup=False, style="bold yellow", soft_wrap=True)
     names = tuple(models or ())
     wiring.check_models(settings, names)
     plan.serve(wiring.plan(settings, names))
 
 
-def check_exposure(serve: ServeSettings, *, allowed: bool) -> None:
-    """Refuse to listen where other machines can reach it, unless that is said."""
-    beyond = [host for host in (serve.host, serve.admin_host) if not _is_loopback(host)]
-    if beyond and not allowed:
+def check_exposure(serve: ServeSettings, *, authenticates: bool) -> list[str]:
+    """What to warn of; raises `no-authentication` where other machines could reach what needs no credential."""
+    from salver.access.terms import is_loopback
+
+    beyond = sorted({host for host in (serve.host, serve.admin_host) if not is_loopback(host)})
+    if not beyond:
+        return []
+    where = " and ".join(beyond)
+    if not authenticates and not serve.insecure:
         raise error(
-            "bad-settings",
-            f"{' and '.join(beyond)} can be reached from other machines, and there is no access control yet",
-            hint=f"listen on 127.0.0.1 behind a proxy that checks who calls, or say {EXPOSE}",
+            "no-authentication",
+            f"{where} can be reached from other machines, and nobody would need a key",
+            hint="give --keys FILE (salver key add NAME makes one), or say --insecure",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    if not authenticates:
+        return [
+            f"--insecure: whoever reaches {where} can predict with every model, read every signature"
+            " and the metrics, and use up this machine"
+        ]
+    if not serve.tls_cert and not is_loopback(serve.host):
+        return [f"keys travel unencrypted to {serve.host}: give --tls-cert and --tls-key, or put a TLS proxy in front"]
+    return []

@@ -70,10 +70,10 @@ class Server:
     def __init__(self, shell: Shell, model: str) -> None:
         self.ports = Ports(*_free_ports(2))
         self.log = shell.folder / "server.log"
-        arguments = ["serve", model, "--port", str(self.ports.http), "--admin-port", str(self.ports.admin)]
+        ports = ["--port", str(self.ports.http), "--admin-port", str(self.ports.admin), "--grpc-port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "salver", *arguments, "--drain-delay", "0"],
+                [sys.executable, "-P", "-m", "salver", "serve", model, *ports, "--drain-delay", "0"],
                 cwd=shell.folder, env=shell.environ, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

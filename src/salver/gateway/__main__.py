@@ -1,4 +1,8 @@
-"""`python -m salver.gateway --index 0 --listen-fd N --admin-fd N --control PATH --metrics-fds N,N`: serve HTTP."""
+"""`python -m salver.gateway --index 0 --listen-fd N --admin-fd N --control PATH --metrics-fds N,N`: serve HTTP.
+
+With `--grpc-fd` it serves gRPC too. `--access` holds the terms of access as JSON, `--watch` what is told of requests;
+`--usage` is the shared memory of quotas as DESCRIPTOR,WRITERS.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,18 +19,26 @@ import msgspec
 import uvloop
 
 from salver import metrics
+from salver.access.decide import Access
+from salver.access.terms import Grants, read_terms
+from salver.access.usage import Usage
+from salver.errors import SalverError
 from salver.gateway.connection import Connection
 from salver.gateway.control import Control
 from salver.gateway.front import Front
-from salver.gateway.limits import Limits
+from salver.gateway.grpc.port import service_of
+from salver.gateway.guard import guard_of
+from salver.gateway.http2 import Connection as Http2
+from salver.gateway.listener import Listener
 from salver.gateway.pages import Pages
 from salver.gateway.paths import ADMIN, PUBLIC
 from salver.gateway.serving import Serving
 from salver.gateway.table import Hello
+from salver.gateway.watch import Wanted, watch_of
+from salver.limits import Limits
 from salver.worker.lifeline import die_with_parent
 
 SWEEP = 1.0
-BACKLOG = 1024
 GC_AFTER = 20_000  # the hot path makes no cycles
 
 
@@ -42,12 +53,33 @@ class Gateway:
         block = blocks[options.index]
         block.cells[metrics.GATEWAY_AT["salver_connections"]] = 0.0
         self._serving = Serving(loop, limits, block, self._effective)
-        pages = Pages(self._serving, blocks)
-        self._control = Control(options.control, Hello(options.index, os.getpid()), self._serving.apply)
-        self._fronts = {
-            options.listen_fd: Front(self._serving, limits, block, PUBLIC, pages.answer),
-            options.admin_fd: Front(self._serving, limits, block, ADMIN, pages.answer),
-        }
+        pages = Pages(self._serving, blocks, options.dialect)
+        self._control = Control(options.control, Hello(options.index, os.getpid()), self._serving.apply, self._take)
+        terms = read_terms(options.access)
+        usage = Usage(options.usage[0], options.usage[1], options.index) if options.usage else None
+        self._access = Access(terms, usage) if terms.authenticates else None
+        public, admin = (Front(self._serving, limits, block, paths, pages.answer) for paths in (PUBLIC, ADMIN))
+        public.guard = guard_of(terms, self._access)
+        admin.guard = guard_of(terms.of_admin(), self._access)
+        public.access = admin.access = self._access
+        public.certificates = bool(terms.tls.client_ca)
+        self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block)
+        public.watch = admin.watch = self._watch
+        self._fronts = (public, admin)
+        self._listeners = [
+            Listener(descriptor, self._factory(front), tls, limits.header_time, _say)
+            for descriptor, front, tls in (
+                (options.listen_fd, public, terms.tls),
+                (options.admin_fd, admin, terms.admin_tls),
+            )
+        ]
+        if options.grpc_fd >= 0:
+            service = service_of(public)
+            self._listeners.append(
+                Listener(
+                    options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, _say, speaks="h2"
+                )
+            )
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -56,22 +88,35 @@ class Gateway:
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._signalled, signum)
         control = self._loop.create_task(self._control.run())
-        servers = []
-        for descriptor, front in self._fronts.items():
-            listener = socket.socket(fileno=descriptor)
-            servers.append(await self._loop.create_server(self._factory(front), sock=listener, backlog=BACKLOG))
+        for listener in self._listeners:
+            await listener.open()
         self._loop.call_later(SWEEP, self._sweep)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_AFTER)
         await self._stop.wait()
-        await self._drain(servers)
+        await self._drain()
         control.cancel()
+        if self._watch is not None:
+            self._watch.close()
 
     def _factory(self, front: Front) -> Callable[[], Connection]:
         return lambda: Connection(front)
 
+    def _take(self, grants: Grants) -> None:
+        """Follow who may do what: nothing that was remembered of a caller holds any longer."""
+        if self._access is None:
+            return
+        try:
+            self._access.take(grants)
+        except SalverError as problem:
+            _say(f"the keys are not taken, the last ones stay: {problem}")
+        for front in self._fronts:
+            front.heads.clear()
+
     def _effective(self, version: int, swap_ms: float) -> None:
+        for front in self._fronts:
+            front.heads.clear()  # a head may name no model, and so mean another one now
         self._control.acknowledge(version, swap_ms)
 
     def _signalled(self, signum: int) -> None:
@@ -83,30 +128,38 @@ class Gateway:
 
     def _sweep(self) -> None:
         now = time.monotonic_ns()
-        for front in self._fronts.values():
+        for front in self._fronts:
             front.sweep(now)
+        for listener in self._listeners:
+            if listener.changed():
+                self._reloading = self._loop.create_task(listener.reload())
         self._loop.call_later(SWEEP, self._sweep)
 
-    async def _drain(self, servers: list[asyncio.Server]) -> None:
+    async def _drain(self) -> None:
         """Not ready, but still answering, for the delay; then no new connection; then wait for the last answer."""
-        for front in self._fronts.values():
+        for front in self._fronts:
             front.closing = True
         try:
             async with asyncio.timeout(self._options.drain_delay):
                 await self._hurry.wait()
         except TimeoutError:
             pass
-        for server in servers:
-            server.close()
-        for front in self._fronts.values():
+        for listener in self._listeners:
+            listener.close()
+        for front in self._fronts:
             front.ending = True
         ends = self._loop.time() + self._options.drain_timeout
         while self._loop.time() < ends:
-            for front in self._fronts.values():
+            for front in self._fronts:
                 front.sweep(time.monotonic_ns())
-            if not any(front.connections for front in self._fronts.values()):
+            if not any(front.connections for front in self._fronts):
                 return
             await asyncio.sleep(0.02)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"salver: {text}\n")
+    sys.stderr.flush()
 
 
 def main() -> int:
@@ -115,11 +168,16 @@ def main() -> int:
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, required=True)
     parser.add_argument("--admin-fd", type=int, required=True)
+    parser.add_argument("--grpc-fd", type=int, default=-1)
     parser.add_argument("--control", required=True)
     parser.add_argument("--metrics-fds", type=lambda text: [int(fd) for fd in text.split(",")], required=True)
     parser.add_argument("--drain-delay", type=float, default=5.0)
     parser.add_argument("--drain-timeout", type=float, default=30.0)
     parser.add_argument("--limits", default="{}")
+    parser.add_argument("--dialect", default="")
+    parser.add_argument("--access", default="{}")
+    parser.add_argument("--watch", default="{}")
+    parser.add_argument("--usage", type=lambda text: [int(part) for part in text.split(",") if part], default=[])
     options = parser.parse_args()
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, there is nothing to drain

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-import msgspec
-
-from salver.errors import SalverError, problem_json
+from salver.errors import SalverError
+from salver.protocols.refusals import refusal_body
 
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
 RETRY_AFTER = b"retry-after: 1\r\n"
 RETRIED = (429, 503)
+CHALLENGE = b"www-authenticate: Bearer\r\n"
 
 
 def status_line(status: int) -> bytes:
@@ -26,10 +27,27 @@ STATUS_LINES = {status: status_line(status) for status in _REASONS}
 
 def error_body(problem: SalverError, protocol: str) -> tuple[bytes, str]:
     """An error in the shape of the protocol it answers, and its media type."""
-    if protocol == "native":
-        return problem_json(problem), "application/problem+json"
-    text = problem.message if not problem.hint else f"{problem.message} ({problem.hint})"
-    return msgspec.json.encode({"error": text}), "application/json"
+    return refusal_body(problem, protocol)
+
+
+def error_page(problem: SalverError, protocol: str, headers: bytes, *, close: bool, head: bool = False) -> bytes:
+    """A whole answer that is an error, with these headers besides the usual ones."""
+    body, kind = error_body(problem, protocol)
+    status = problem.meaning.http
+    if status == 401:
+        headers += CHALLENGE
+    if problem.allow:
+        headers += b"allow: %b\r\n" % problem.allow.encode()
+    answer = page(status, body, kind, close=close, head=head)
+    if problem.retry_after:
+        headers += b"retry-after: %d\r\n" % math.ceil(problem.retry_after)
+        answer = answer.replace(RETRY_AFTER, b"", 1)
+    return with_headers(answer, headers)
+
+
+def with_headers(answer: bytes, headers: bytes) -> bytes:
+    """A whole answer with more headers, each of which ends its line."""
+    return answer.replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n", 1) if headers else answer
 
 
 def page(status: int, body: bytes, content_type: str, *, close: bool = False, head: bool = False) -> bytes:
@@ -91,13 +109,13 @@ class Heads:
             self._ok = self.other(200, "application/json", now_ns)
         return self._ok
 
-    def other(self, status: int, content_type: str, now_ns: int) -> bytes:
-        """The head of any answer, up to the same place."""
+    def other(self, status: int, content_type: str, now_ns: int, retry_after: int = 1) -> bytes:
+        """The head of any answer, up to the same place; `retry_after` is in seconds, for those that may be retried."""
         return b"%bcontent-type: %b\r\ndate: %b\r\n%b%b%b" % (
             STATUS_LINES.get(status) or status_line(status),
             content_type.encode(),
             self._clock.date(now_ns),
-            RETRY_AFTER if status in RETRIED else b"",
+            b"retry-after: %d\r\n" % retry_after if status in RETRIED else b"",
             self._release,
             self._clock.prefix(now_ns),
         )

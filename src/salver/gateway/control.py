@@ -1,4 +1,4 @@
-"""The gateway's side of the control socket: hears tables from the follower, acknowledges them."""
+"""The gateway's side of the control socket: hears tables and grants from the follower, acknowledges tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from salver.access.terms import Grants
 from salver.gateway.table import Ack, Hello, Table, pack, unpack
 
 RETRY = 0.1
@@ -17,10 +18,17 @@ MAX_LINE = 64 << 20
 class Control:
     """Keeps a connection to the follower; without one, the last table stays in force."""
 
-    def __init__(self, path: str, hello: Hello, on_table: Callable[[Table], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        hello: Hello,
+        on_table: Callable[[Table], None],
+        on_grants: Callable[[Grants], None] | None = None,
+    ) -> None:
         self._path = path
         self._hello = hello
         self._on_table = on_table
+        self._on_grants = on_grants
         self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> None:
@@ -33,6 +41,8 @@ class Control:
                     message = unpack(line)
                     if isinstance(message, Table):
                         self._on_table(message)
+                    elif isinstance(message, Grants) and self._on_grants is not None:
+                        self._on_grants(message)
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None

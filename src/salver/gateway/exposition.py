@@ -36,15 +36,15 @@ class _Sums:
 
     def _metric(self, family: metrics.Family, places: Iterable[tuple[dict[str, str], int]]) -> Metric:
         metric = Metric(family.name, family.help, family.kind)
+        suffix = "_total" if family.kind == "counter" else ""
         for labels, at in places:
-            if family.kind == "histogram":
-                self._histogram(metric, family, labels, at)
-                continue
-            suffix = "_total" if family.kind == "counter" else ""
-            if not family.values:
-                metric.add_sample(family.name + suffix, labels, self._sum(at))
-            for index, value in enumerate(family.values):
-                metric.add_sample(family.name + suffix, {**labels, family.label: value}, self._sum(at + index))
+            for index, value in enumerate(family.values or ("",)):
+                own = {**labels, family.label: value} if family.label else labels
+                cell = at + index * family.width
+                if family.kind == "histogram":
+                    self._histogram(metric, family, own, cell)
+                else:
+                    metric.add_sample(family.name + suffix, own, self._sum(cell))
         return metric
 
     def _histogram(self, metric: Metric, family: metrics.Family, labels: dict[str, str], at: int) -> None:

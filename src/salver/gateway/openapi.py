@@ -8,6 +8,7 @@ from typing import Any
 from salver import __version__
 from salver.gateway.table import Loaded
 from salver.protocols import schema
+from salver.protocols.media import ENDPOINTS, FORMS
 
 PROBLEM = {
     "type": "object",
@@ -41,12 +42,20 @@ STATUSES = {
     "400": "The body can't be read.",
     "404": "No such model, or the release is not loaded.",
     "413": "The body or its number of rows is over a limit.",
-    "415": "The body is not JSON in UTF-8.",
+    "406": "The answer can't have the type that Accept asks for.",
+    "415": "The body has a type that is not read, or it is not UTF-8.",
     "422": "The row does not fit the signature.",
     "500": "The model failed for this row.",
     "503": "Too many requests wait, or the model is not ready: try again after Retry-After.",
     "504": "No answer was ready before the deadline.",
 }
+TEXT = ("text/csv", "application/jsonlines")
+OTHERS = {
+    kind: {"schema": {"type": "string"} if kind in TEXT else {"type": "string", "format": "binary"}}
+    for kind in (FORMS[form][0] for form in ENDPOINTS["native"])
+    if kind != "application/json"
+}
+"""The media types besides JSON, of bodies and of answers."""
 PARAMETERS = {
     "timeout": {
         "name": "x-request-timeout-ms",
@@ -109,7 +118,10 @@ def _predict(model: str, loaded: Loaded) -> dict[str, Any]:
             "x-salver-release": {"$ref": "#/components/headers/Release"},
             "x-salver-prediction-id": {"$ref": "#/components/headers/PredictionId"},
         },
-        "content": _json({"oneOf": [answer, {"type": "array", "items": {"anyOf": [answer, _ref("RowError")]}}]}),
+        "content": {
+            **_json({"oneOf": [answer, {"type": "array", "items": {"anyOf": [answer, _ref("RowError")]}}]}),
+            **OTHERS,
+        },
     }
     problem = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
@@ -127,7 +139,8 @@ def _predict(model: str, loaded: Loaded) -> dict[str, Any]:
                         "rows": {"summary": "A list of rows", "value": [example, example]},
                     },
                 }
-            },
+            }
+            | OTHERS,
         },
         "responses": {
             "200": ok,

@@ -10,14 +10,16 @@ from typing import Any
 
 import msgspec
 
-from salver import metrics
-from salver.errors import SalverError
+from salver import __version__, metrics
+from salver.errors import SalverError, error
 from salver.gateway import exposition, openapi
 from salver.gateway.answers import error_body, page
 from salver.gateway.front import Front
 from salver.gateway.paths import Target
+from salver.gateway.request import Request
 from salver.gateway.serving import Entry, Serving
-from salver.protocols.metadata import model_metadata, server_metadata
+from salver.protocols import v1_metadata
+from salver.protocols.metadata import model_config, model_metadata, repository_index, server_metadata
 
 JSON = "application/json"
 ASSETS = {
@@ -25,6 +27,8 @@ ASSETS = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "favicon-32x32.png": "image/png",
 }
+TRANSFORMS = {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
+"""What SageMaker's batch transform uses where a job does not say."""
 DOCS = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Salver API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -38,7 +42,8 @@ DOCS = b"""<!doctype html>
 class Pages:
     """Answers pages from what the gateway serves now."""
 
-    def __init__(self, serving: Serving, blocks: Sequence[metrics.Block]) -> None:
+    def __init__(self, serving: Serving, blocks: Sequence[metrics.Block], dialect: str = "") -> None:
+        self._dialect = dialect
         self._serving = serving
         self._blocks = blocks
         self._assets = _asset_folder()
@@ -49,30 +54,41 @@ class Pages:
             "ready": self._ready,
             "v2-server": lambda _: _json(200, server_metadata()),
             "v2-model": self._v2_model,
+            "v2-models": self._v2_models,
+            "v2-config": self._v2_config,
+            "v2-load": _v2_load,
             "model-ready": self._model_ready,
-            "v1-models": lambda _: _json(200, {"models": sorted(serving.table.routed)}),
+            "v1-models": lambda t: _json(200, {"models": sorted(filter(t.shows, serving.table.routed))}),
             "v1-model": self._v1_model,
+            "v1-metadata": self._v1_metadata,
+            "ping": self._ping,
+            "mlflow-health": self._mlflow,
+            "mlflow-version": self._mlflow,
+            "execution-parameters": lambda _: _json(200, TRANSFORMS),
             "openapi": self._openapi,
             "docs": lambda _: (200, DOCS, "text/html; charset=utf-8"),
             "asset": self._asset,
             "home": self._home,
             "metrics": self._metrics,
             "status": self._status,
+            "preflight": lambda _: (200, b"", "text/plain; charset=utf-8"),
         }
 
-    def answer(self, target: Target, front: Front) -> bytes:
+    def answer(self, target: Target, front: Front, request: Request) -> bytes:
         """The whole answer to a request for a page."""
-        status, body, kind = self._answers[target.kind](target)
+        if target.kind == "v2-index":
+            status, body, kind = self._v2_index(target, bytes(request.body))
+        else:
+            status, body, kind = self._answers[target.kind](target)
         return page(status, body, kind, close=front.closing, head=target.head)
 
     def _entry(self, target: Target) -> Entry | SalverError:
         return self._serving.find(target.model, target.number)
 
     def _models(self, target: Target) -> tuple[int, bytes, str]:
-        del target
         serving = self._serving
         models = []
-        for name in sorted(serving.table.routed):
+        for name in sorted(filter(target.shows, serving.table.routed)):
             live = serving.live.get(name)
             models.append({"name": name, "live": live and live.loaded.release, "ready": serving.model_ready(name)})
         return _json(200, {"models": models})
@@ -96,9 +112,9 @@ class Pages:
         )
 
     def _ready(self, target: Target) -> tuple[int, bytes, str]:
-        del target
         ready = self._serving.ready
-        waiting = [name for name in self._serving.table.routed if not self._serving.model_ready(name)]
+        routed = filter(target.shows, self._serving.table.routed)
+        waiting = [name for name in routed if not self._serving.model_ready(name)]
         body: dict[str, Any] = {"ready": ready}
         if self._serving.draining:
             body["draining"] = True
@@ -114,6 +130,29 @@ class Pages:
         numbers = sorted(number for name, number in self._serving.entries if name == target.model)
         return _json(200, model_metadata(loaded.model, numbers, loaded.framework, loaded.signature))
 
+    def _v2_models(self, target: Target) -> tuple[int, bytes, str]:
+        return _json(200, {"models": sorted(filter(target.shows, self._serving.table.routed))})
+
+    def _v2_config(self, target: Target) -> tuple[int, bytes, str]:
+        entry = self._entry(target)
+        if not isinstance(entry, Entry):
+            return _problem(entry, target)
+        loaded = entry.loaded
+        numbers = sorted(number for name, number in self._serving.entries if name == target.model)
+        return _json(200, model_config(loaded.model, numbers, loaded.framework, loaded.max_batch, loaded.signature))
+
+    def _v2_index(self, target: Target, body: bytes) -> tuple[int, bytes, str]:
+        try:
+            asked = msgspec.json.decode(body, type=_IndexAsked) if body else _IndexAsked()
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return _problem(error("bad-json", 'the body is not JSON such as {} or {"ready": true}'), target)
+        found = sorted(
+            (model, number, entry.dispatcher.ready > 0)
+            for (model, number), entry in self._serving.entries.items()
+            if target.shows(model)
+        )
+        return _json(200, repository_index(release for release in found if release[2] or not asked.ready))
+
     def _model_ready(self, target: Target) -> tuple[int, bytes, str]:
         entry = self._entry(target)
         if not isinstance(entry, Entry):
@@ -122,11 +161,35 @@ class Pages:
         return _json(200 if ready else 503, {"name": target.model, "ready": ready})
 
     def _v1_model(self, target: Target) -> tuple[int, bytes, str]:
-        return self._model_ready(target)
+        if self._dialect != "tfserving":
+            return self._model_ready(target)
+        entry = self._entry(target)
+        if not isinstance(entry, Entry):
+            return _problem(entry, target)
+        return _json(200, v1_metadata.model_status(entry.loaded.number, ready=entry.dispatcher.ready > 0))
+
+    def _v1_metadata(self, target: Target) -> tuple[int, bytes, str]:
+        entry = self._entry(target)
+        if not isinstance(entry, Entry):
+            return _problem(entry, target)
+        loaded = entry.loaded
+        return _json(200, v1_metadata.model_metadata(loaded.model, loaded.number, loaded.signature))
+
+    def _ping(self, target: Target) -> tuple[int, bytes, str]:
+        del target
+        if self._dialect == "mlflow":
+            return (200 if self._serving.ready else 404), b"\n", JSON
+        return (200 if self._serving.ready else 503), b"", "text/plain; charset=utf-8"
+
+    def _mlflow(self, target: Target) -> tuple[int, bytes, str]:
+        if self._dialect != "mlflow":
+            return _problem(error("no-such-path", "that path is MLflow's", hint="serve with --dialect mlflow"), target)
+        if target.kind == "mlflow-version":
+            return 200, __version__.encode(), "text/plain; charset=utf-8"
+        return self._ping(target)
 
     def _openapi(self, target: Target) -> tuple[int, bytes, str]:
-        del target
-        live = {name: entry.loaded for name, entry in self._serving.live.items()}
+        live = {name: entry.loaded for name, entry in self._serving.live.items() if target.shows(name)}
         return _json(200, openapi.document(live))
 
     def _asset(self, target: Target) -> tuple[int, bytes, str]:
@@ -170,6 +233,21 @@ class Pages:
                 "releases": releases,
             },
         )
+
+
+class _IndexAsked(msgspec.Struct):
+    """What may be asked of the repository index: only the releases that are ready."""
+
+    ready: bool = False
+
+
+def _v2_load(target: Target) -> tuple[int, bytes, str]:
+    problem = error(
+        "not-implemented",
+        f"{target.model} can't be loaded or unloaded here: this port changes nothing",
+        hint=f"salver promote {target.model} changes what is served",
+    )
+    return _problem(problem, target)
 
 
 def _json(status: int, value: Any) -> tuple[int, bytes, str]:

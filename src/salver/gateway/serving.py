@@ -9,25 +9,43 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from salver import metrics
-from salver.dispatch.batching import Call
-from salver.dispatch.batching import Limits as BatchLimits
+from salver.dispatch.call import Call
+from salver.dispatch.call import Limits as BatchLimits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.errors import SalverError, error
-from salver.frames import Answers, Counted
+from salver.frames import Answers, Counted, Piece
 from salver.gateway.answers import Clock, Heads
-from salver.gateway.limits import Limits
+from salver.gateway.paths import Target
 from salver.gateway.table import Loaded, Table
+from salver.limits import Limits
 
 MAX_FRAME_REQUESTS = 256
 CLOSED = 1.0
 """Seconds after which a release that left has no connection any more: its cycles are then freed, 0.1 MB each."""
-NANOSECONDS = tuple(int(bound * 1e9) for bound in metrics.SECONDS)
+NANOSECONDS, FINE = ([round(bound * 1e9) for bound in bounds] for bounds in (metrics.SECONDS, metrics.FINE))
+OF_WORKERS = {"too-many-rows": "rows", "too-large": "elements"}
+"""The limits that a worker keeps, by the codes of its answers."""
+
+MESSAGES = {
+    "overloaded": ("too many requests wait", "try again after the time in Retry-After"),
+    "would-miss-deadline": ("so many requests wait that its deadline would pass", "x-request-timeout-ms sets it"),
+    "deadline-exceeded": ("no answer was ready before the deadline", "x-request-timeout-ms sets it"),
+    "worker-died": ("the worker died and this model may not be asked twice", "its release declares side effects"),
+    "answer-broken-off": ("the worker died before the answer was whole", "ask again"),
+    "poison-request": ("this body killed two workers and is refused for ten minutes", "the server's log has the crash"),
+    "draining": ("this server is stopping", "try again"),
+}
+"""What is said of a request that got no prediction, and what to do, by the code of the error."""
 
 
 class Entry:
-    """One loaded release: its facts, its dispatcher, its answers' heads and its metrics."""
+    """One loaded release: its facts, its dispatcher, its answers' heads and its metrics.
 
-    __slots__ = ("dispatcher", "heads", "loaded", "tally")
+    `refusals` are the status, body and media type of each refusal that was needed, by code and protocol. `batch` is the
+    model call whose answers are being written, None at any other time.
+    """
+
+    __slots__ = ("batch", "dispatcher", "heads", "loaded", "refusals", "tally")
 
     def __init__(
         self,
@@ -41,6 +59,8 @@ class Entry:
         self.loaded = loaded
         self.heads = Heads(loaded.release, clock)
         self.tally = tally
+        self.batch: Answers | None = None
+        self.refusals: dict[tuple[str, str], tuple[int, bytes, str]] = {}
         retry = loaded.side_effects != "unsafe"
         self.dispatcher = Dispatcher(loop, limits, self, retry=retry, release_id=loaded.id, on_change=on_change)
 
@@ -51,6 +71,7 @@ class Entry:
 
     def answered(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
         """Write every answer to the connection that waits for it, and count them."""
+        self.batch = answers
         if columns:
             head = self.heads.ok(now)
             for call, body in zip(columns, answers.bodies, strict=True):
@@ -59,12 +80,23 @@ class Entry:
         for call, reply in zip(replies, answers.replies, strict=True):
             if call is not None:
                 call.owner.replied(call, reply, now)
+        self.batch = None
         self.tally.batch(answers, columns, replies, now)
 
     def counted(self, counted: Counted) -> None:
         """Count what was odd in answered requests."""
         self.tally.add("salver_extra_fields", counted.extra_fields)
         self.tally.add("salver_unseen_values", counted.unseen_values)
+
+    def problem(self, code: str) -> SalverError:
+        """The error of a request to this release that got no prediction."""
+        message, hint = MESSAGES[code]
+        return error(code, f"{self.loaded.release}: {message}", hint=hint)
+
+    def pieced(self, call: Call, piece: Piece, now: int) -> None:
+        """Hand on a part of an answer."""
+        self.tally.add("salver_stream_pieces")
+        call.owner.pieced(call, piece, now)
 
     def failed(self, call: Call, code: str) -> None:
         """Tell the connection that no worker answered."""
@@ -74,7 +106,19 @@ class Entry:
 class Tally:
     """Counts one release's requests in this gateway's block."""
 
-    __slots__ = ("_bytes", "_cells", "_refused", "_requests", "_row", "_row_errors", "_rows", "_seconds")
+    __slots__ = (
+        "_batch_rows",
+        "_bytes",
+        "_cells",
+        "_phases",
+        "_queue",
+        "_refused",
+        "_requests",
+        "_row",
+        "_row_errors",
+        "_rows",
+        "_seconds",
+    )
 
     def __init__(self, block: metrics.Block, slot: int) -> None:
         row = block.row(slot)
@@ -87,10 +131,19 @@ class Tally:
         self._row_errors = row + at["salver_row_errors"]
         self._bytes = row + at["salver_request_bytes"]
         self._seconds = row + at["salver_request_seconds"]
+        self._queue = row + at["salver_queue_seconds"]
+        self._batch_rows = row + at["salver_batch_rows"]
+        width = len(FINE) + 2
+        self._phases = [row + at["salver_phase_seconds"] + i * width for i in range(len(metrics.PHASES))]
 
     def refused(self, code: str) -> None:
         """One request got no prediction."""
         self._cells[self._refused.get(code) or self._refused["other"]] += 1.0
+        if code == "overloaded":
+            self._bound("queue")
+
+    def _bound(self, limit: str) -> None:
+        self._cells[metrics.GATEWAY_AT["salver_limit_hits"] + metrics.LIMITS.index(limit)] += 1.0
 
     def batch(self, answers: Answers, columns: list[Call | None], replies: list[Call | None], now: int) -> None:
         """One model call, and the requests it answered."""
@@ -109,37 +162,43 @@ class Tally:
                 row_errors += reply.row_errors
             elif reply.code != "deadline-exceeded":
                 cells[self._requests.get(str(reply.status)) or self._requests["other"]] += 1.0
+                if reply.code in OF_WORKERS:
+                    self._bound(OF_WORKERS[reply.code])
         if not taken:
             return
         started = [call.started for call in taken]
-        self._times(started, now)
-        cells[self._seconds + len(NANOSECONDS) + 1] += (now * len(started) - sum(started)) * 1e-9
+        oldest, newest, total = min(started), max(started), sum(started)
+        self._times(self._seconds, started, (oldest, newest, total), now)
+        if sent := taken[0].sent or taken[-1].sent:
+            self._times(self._queue, started, (oldest, newest, total), sent)
         cells[self._requests["200"]] += fine
         cells[self._bytes] += sum([len(call.body) for call in taken])
         cells[self._rows] += rows
         cells[self._row_errors] += row_errors
 
-    def _times(self, started: list[int], now: int) -> None:
-        """Count each request in its bucket of the histogram: mostly one bucket holds the whole batch."""
-        cells, first = self._cells, self._seconds
-        slowest = bisect_left(NANOSECONDS, now - min(started))
-        if slowest == bisect_left(NANOSECONDS, now - max(started)):
-            cells[first + slowest] += len(started)
-            return
-        for moment in started:
-            cells[first + bisect_left(NANOSECONDS, now - moment)] += 1.0
+    def _times(self, first: int, started: list[int], span: tuple[int, int, int], now: int) -> None:
+        """Count in a histogram how long before `now` each began: mostly one bucket holds the whole batch.
+
+        `span` are the oldest and the newest of them, and the sum of all.
+        """
+        cells, count = self._cells, len(started)
+        slowest = bisect_left(NANOSECONDS, now - span[0])
+        if slowest == bisect_left(NANOSECONDS, now - span[1]):
+            cells[first + slowest] += count
+        else:
+            for moment in started:
+                cells[first + bisect_left(NANOSECONDS, now - moment)] += 1.0
+        cells[first + len(NANOSECONDS) + 1] += (now * count - span[2]) * 1e-9
 
     def _batch(self, answers: Answers) -> None:
         if not answers.rows:
             return
-        cells, at = self._cells, metrics.RELEASE_AT
-        first = self._row + at["salver_batch_rows"]
+        cells, first = self._cells, self._batch_rows
         cells[first + bisect_left(metrics.SIZES, answers.rows)] += 1.0
         cells[first + len(metrics.SIZES) + 1] += answers.rows
-        phase = self._row + at["salver_phase_seconds"]
-        cells[phase] += answers.decode_ns * 1e-9
-        cells[phase + 1] += answers.predict_ns * 1e-9
-        cells[phase + 2] += answers.encode_ns * 1e-9
+        for phase, took in zip(self._phases, (answers.decode_ns, answers.predict_ns, answers.encode_ns), strict=True):
+            cells[phase + bisect_left(FINE, took)] += 1.0
+            cells[phase + len(FINE) + 1] += took * 1e-9
 
     def add(self, name: str, amount: float = 1.0) -> None:
         """Add to a counter or gauge off the hot path."""
@@ -185,6 +244,18 @@ class Serving:
         entry = self.live.get(model)
         return entry is not None and entry.dispatcher.ready > 0
 
+    def named(self, target: Target, model: str, *, telling: bool) -> Target | SalverError:
+        """A target whose path names no model, with the one that a header names, or the only one there is.
+
+        `telling` allows the error to list the models.
+        """
+        if model or len(self.table.routed) == 1:
+            return target._replace(model=model or self.table.routed[0])
+        if not self.table.routed:
+            return error("not-ready", "no model is in service yet", hint="try again")
+        names = f": {', '.join(sorted(self.table.routed))}" if telling else ""
+        return error("bad-request", f"this server has several models{names}", hint="name one in x-salver-model")
+
     def find(self, model: str, number: int | None) -> Entry | SalverError:
         """The release that answers, or the error that does."""
         if number is None:
@@ -221,6 +292,7 @@ class Serving:
         self._slots = {name: at for name, at in self._slots.items() if at != slot} | {loaded.release: slot}
         tally = Tally(self._block, slot)
         tally.set("salver_workers_connected", 0.0)
+        tally.set("salver_open_streams", 0.0)
         most = min(loaded.max_batch, MAX_FRAME_REQUESTS)
         limits = BatchLimits(
             batch_requests=most,

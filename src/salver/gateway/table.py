@@ -1,7 +1,8 @@
 """What the follower tells every gateway: which releases are loaded, where their workers listen, and who is live.
 
 A table is the whole state, never a change of it: a gateway that (re)connects gets the newest and needs nothing else.
-Both sides send JSON lines over the control socket: a `Hello` once, then an `Ack` for each table, up; tables down.
+Both sides send JSON lines over the control socket: a `Hello` once, then an `Ack` for each table, up; tables and
+grants down.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from salver.access.terms import Grants
 from salver.release import SideEffects
 from salver.signature import Signature
 
@@ -72,11 +74,11 @@ class Ack(Struct, frozen=True, tag="ack"):
     swap_ms: float
 
 
-_DECODER = msgspec.json.Decoder(Table | Hello | Ack)
+_DECODER = msgspec.json.Decoder(Table | Hello | Ack | Grants)
 _ENCODER = msgspec.json.Encoder()
 
 
-def pack(message: Table | Hello | Ack) -> bytes:
+def pack(message: Table | Hello | Ack | Grants) -> bytes:
     """One JSON line."""
     return _ENCODER.encode(message) + b"\n"
 

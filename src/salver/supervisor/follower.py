@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from salver import metrics
+from salver.access.terms import read_terms
 from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
 from salver.gateway.table import Table
@@ -30,6 +31,7 @@ from salver.supervisor import memory, plan, state
 from salver.supervisor.announce import Voice
 from salver.supervisor.deaths import Deaths
 from salver.supervisor.gateways import Gateways
+from salver.supervisor.grants import GrantsWatch
 from salver.supervisor.inquiry import Inquiry
 from salver.supervisor.link import LONGEST_LINE
 from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused, settle
@@ -61,6 +63,8 @@ class Follower:
             loads_at_once=cpu_budget(),
         )
         self._inquiry = Inquiry(self._state, wanted.models, self.look_again)
+        self._grants = GrantsWatch(read_terms(wanted.access), self._gateways.grant, self._voice.say)
+        self._inquiry.access = lambda: self._grants.facts
         self._look = asyncio.Event()
         self._openers = ThreadPoolExecutor(PARALLEL_OPENS, thread_name_prefix="open")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
@@ -75,6 +79,7 @@ class Follower:
         servers = [
             asyncio.create_task(self._gateways.serve(control)),
             asyncio.create_task(self._inquiry.serve(status)),
+            asyncio.create_task(self._grants.run(self._plan.poll)),
         ]
         self._tasks.update((routes, *servers))
         for task in (routes, *servers):

@@ -1,4 +1,4 @@
-"""The follower's end of the control socket: gives every gateway the newest table, hears what is in force there."""
+"""The follower's end of the control socket: gives gateways the newest table and grants, hears what is in force."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from salver.access.terms import Grants
 from salver.gateway.table import Ack, Hello, Table, pack, unpack
 
 LONGEST_LINE = 1 << 16
@@ -33,6 +34,7 @@ class Gateways:
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
         self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._grants: Grants | None = None
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept gateways until cancelled."""
@@ -46,6 +48,13 @@ class Gateways:
         for writer in self._writers.values():
             writer.write(line)
 
+    def grant(self, grants: Grants) -> None:
+        """Give every gateway these grants, now and when it comes."""
+        self._grants = grants
+        line = pack(grants)
+        for writer in self._writers.values():
+            writer.write(line)
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         index = None
         with contextlib.suppress(OSError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError):
@@ -54,6 +63,8 @@ class Gateways:
                 if isinstance(message, Hello):
                     index = message.gateway
                     self._writers[index] = writer
+                    if self._grants is not None:
+                        writer.write(pack(self._grants))
                     table = self._heard.came(index)
                     if table is not None:
                         writer.write(pack(table))

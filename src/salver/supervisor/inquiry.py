@@ -30,6 +30,7 @@ class Inquiry:
         self._others: dict[str, dict[str, Any]] = {}
         self._waiting: dict[asyncio.Future[dict[str, Any]], tuple[str, int]] = {}
         self._swap_ms = 0.0
+        self.access: Callable[[], dict[str, Any]] | None = None
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer until cancelled."""
@@ -74,9 +75,9 @@ class Inquiry:
                 self._look_again()
                 return {"ok": True}
             if op == "status":
-                return {**self._card, "swap_ms": self._swap_ms, "processes": list(self._others.values())} | describe(
-                    self._state
-                )
+                facts = {"swap_ms": self._swap_ms, "processes": list(self._others.values())}
+                access = {"access": self.access()} if self.access is not None else {}
+                return self._card | facts | access | describe(self._state)
             if op == "wait":
                 return await self._wait(question["model"], int(question["seq"]), float(question["timeout"]))
         except (ValueError, TypeError, KeyError, RecursionError) as problem:

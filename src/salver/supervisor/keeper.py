@@ -52,6 +52,7 @@ class Keeper:
         self._breakers: dict[str, restart.Breaker] = {}
         self._sockets = _listen(plan, folder)
         self._memory = [listeners.memory(f"salver-metrics-{i}", plan.metrics_bytes) for i in range(plan.gateways + 1)]
+        self._usage = listeners.memory("salver-usage", plan.usage_bytes * plan.gateways) if plan.usage_bytes else None
         self._deaths: Counter[str] = Counter()
         self._plan_fd = plan_fd
         self._link: Link | None = None
@@ -68,6 +69,8 @@ class Keeper:
         follower = Child("follower", "follower", self._plan.follower, os.environ)
         env = {name: os.environ[name] for name in PASSED if name in os.environ}
         gateways = [Child("gateway", f"gateway/{i}", self._plan.gateway, env) for i in range(self._plan.gateways)]
+        if "grpc" in self._sockets:
+            self._say(f"gRPC is on {listeners.place_of(self._sockets['grpc'])}")
         self._children = {child.name: child for child in (follower, *gateways)}
         try:
             while not (self._ending and not self._children):
@@ -87,8 +90,9 @@ class Keeper:
             "pid": os.getpid(),
             "registry": self._plan.registry,
             "models": self._plan.models,
-            "http": listeners.address_of(self._sockets["listen"]),
-            "admin": listeners.address_of(self._sockets["admin"]),
+            "http": listeners.address_of(self._sockets["listen"], tls=self._plan.tls),
+            "admin": listeners.address_of(self._sockets["admin"], tls=self._plan.admin_tls),
+            "grpc": listeners.place_of(self._sockets["grpc"]) if "grpc" in self._sockets else "",
         }
 
     # signals
@@ -215,13 +219,19 @@ class Keeper:
             "index": child.name.rpartition("/")[2],
             "listen": str(listen),
             "admin": str(admin),
+            "grpc": str(self._sockets["grpc"].fileno()) if "grpc" in self._sockets else "-1",
             "control": str(self._folder / runtime.CONTROL),
             "metrics": ",".join(map(str, self._memory)),
             "drain_delay": str(plan.drain_delay),
             "drain_timeout": str(plan.drain_timeout),
             "limits": plan.limits,
+            "access": plan.access,
+            "dialect": plan.dialect,
+            "watch": plan.watch,
+            "usage": "" if self._usage is None else f"{self._usage},{plan.gateways}",
         }
-        return places, (listen, admin, *self._memory), []
+        shared = [sock.fileno() for name, sock in self._sockets.items() if name in ("listen", "admin", "grpc")]
+        return places, (*shared, *self._memory, *(() if self._usage is None else (self._usage,))), []
 
     def _status_pipe(self, child: Child) -> int:
         reader, writer = pipe()
@@ -344,12 +354,15 @@ class Keeper:
 
 
 def _listen(plan: Plan, folder: Path) -> dict[str, socket.socket]:
-    return {
+    sockets = {
         "listen": listeners.bind(plan.host, plan.port, what="the HTTP port", option="--port"),
         "admin": listeners.bind(plan.admin_host, plan.admin_port, what="the admin port", option="--admin-port"),
         "control": listeners.bind_unix(folder / runtime.CONTROL),
         "status": listeners.bind_unix(folder / runtime.STATUS),
     }
+    if plan.grpc_port >= 0:
+        sockets["grpc"] = listeners.bind(plan.host, plan.grpc_port, what="the gRPC port", option="--grpc-port")
+    return sockets
 
 
 def _how(code: int) -> str:

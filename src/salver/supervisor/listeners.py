@@ -42,10 +42,16 @@ def bind(host: str, port: int, *, what: str, option: str) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def place_of(listener: socket.socket) -> str:
+    """The host and port of a TCP socket."""
+    return address_of(listener).removeprefix("http://")
+
+
+def address_of(listener: socket.socket, *, tls: bool = False) -> str:
     """The URL of a listening TCP socket."""
+    scheme = "https" if tls else "http"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def bind_unix(path: Path) -> socket.socket:

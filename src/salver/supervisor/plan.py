@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 GATEWAY = (
     sys.executable, "-P", "-m", "salver.gateway", "--index", "{index}", "--listen-fd", "{listen}", "--admin-fd",
     "{admin}", "--control", "{control}", "--metrics-fds", "{metrics}", "--drain-delay", "{drain_delay}",
-    "--drain-timeout", "{drain_timeout}", "--limits", "{limits}",
+    "--drain-timeout", "{drain_timeout}", "--limits", "{limits}", "--access", "{access}", "--usage", "{usage}",
+    "--dialect", "{dialect}", "--grpc-fd", "{grpc}", "--watch", "{watch}",
 )  # fmt: skip
 FOLLOWER = (
     sys.executable, "-P", "-m", "salver.supervisor.follower", "--plan-fd", "{plan}", "--keeper-fd", "{keeper}",
@@ -25,9 +26,11 @@ class Plan:
     """One server. Times are in seconds, sizes in bytes.
 
     `registry` and `cache` are where releases come from and where their verified copies lie; `models` are those to
-    serve, none for every routed model. `port` 0 lets the system choose. `runtime` is the folder for sockets, empty
-    for the usual one. `limits` is JSON for the gateways. `environment` are names of variables that workers get besides
-    the usual ones. `gateway` and `follower` are the command lines of those processes, with placeholders.
+    serve, none for every routed model. A port of 0 lets the system choose; `grpc_port` -1 is no gRPC. `runtime` is the
+    folder for sockets, empty for the usual one. `limits` is JSON for the gateways, `access` the terms of access and
+    `watch` what is told of requests, both as JSON; `tls` and `admin_tls` say which ports speak TLS; `usage_bytes` is
+    what each gateway needs to count quotas. `environment` are names of variables that workers get besides the usual
+    ones. `gateway` and `follower` are the command lines of those processes, with placeholders.
     """
 
     registry: str
@@ -37,6 +40,9 @@ class Plan:
     port: int = 8080
     admin_host: str = "127.0.0.1"
     admin_port: int = 8082
+    grpc_port: int = -1
+    dialect: str = ""
+    watch: str = "{}"
     gateways: int = 1
     workers: int = 2
     drain_delay: float = 5.0
@@ -48,6 +54,10 @@ class Plan:
     metrics_bytes: int = 1 << 20
     runtime: str = ""
     limits: str = "{}"
+    access: str = "{}"
+    tls: bool = False
+    admin_tls: bool = False
+    usage_bytes: int = 0
     environment: tuple[str, ...] = ()
     gateway: tuple[str, ...] = GATEWAY
     follower: tuple[str, ...] = FOLLOWER

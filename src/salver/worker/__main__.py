@@ -19,6 +19,7 @@ from salver import lock
 from salver.errors import SalverError, error
 from salver.frames import Hello
 from salver.release import LOCK, MANIFEST, parse_manifest, release_id
+from salver.worker import traces
 from salver.worker.lifeline import STOP, die_with_parent, ignore_stops
 from salver.worker.loop import Loop
 from salver.worker.predictor import Predictor
@@ -32,7 +33,10 @@ def main() -> int:
     die_with_parent()
     ignore_stops()
     gc.disable()  # imports make hundreds of thousands of objects that stay: looking through them costs 0.2 s
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    told = logging.StreamHandler(sys.stderr)
+    told.setFormatter(traces.Format("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[told])
+    traces.mark_records()
     try:
         began = time.monotonic()
         predictor = _ready(options)

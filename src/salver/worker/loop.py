@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from salver.errors import SalverError
+from salver.errors import SalverError, error, problem_json
 from salver.frames import (
     Answers,
     Batch,
@@ -21,15 +21,24 @@ from salver.frames import (
     GoldenResult,
     Hello,
     Message,
+    More,
     Reader,
     Reply,
     Started,
     pack,
 )
+from salver.protocols.refusals import PROBLEM
+from salver.worker import traces
 from salver.worker.predictor import Predictor
+from salver.worker.streams import Stream, is_streamed
 
 RECEIVE = 256 << 10
 MAX_BACKLOG = 512 << 20
+MAX_STREAMS = 256
+"""Streams that one worker advances in turns."""
+_TOO_MANY = problem_json(
+    error("overloaded", f"a worker streams {MAX_STREAMS} answers already", hint="try again in a moment")
+)
 
 
 class Peer:
@@ -63,6 +72,7 @@ class Loop:
         self._on_alone = on_alone
         self._selector = selectors.DefaultSelector()
         self._peers: list[Peer] = []
+        self._streams: list[Stream[Peer]] = []
         self._buffer = memoryview(bytearray(RECEIVE))
         self._stopping = False
 
@@ -75,7 +85,8 @@ class Loop:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         while not self._stopping:
-            for key, events in self._selector.select(timeout=1.0):
+            moving = [stream for stream in self._streams if stream.may_go_on]
+            for key, events in self._selector.select(timeout=0.0 if moving else 1.0):
                 if key.data is None:
                     self._accept()
                     continue
@@ -85,6 +96,8 @@ class Loop:
                 if events & selectors.EVENT_READ:
                     self._receive(peer)
             self._serve([peer for peer in self._peers if peer.waiting])
+            for stream in moving:
+                self._advance(stream)
         for peer in list(self._peers):
             peer.sock.setblocking(True)
             self._flush(peer)
@@ -120,6 +133,11 @@ class Loop:
             for message in messages:
                 if isinstance(message, Cancel):
                     peer.cancelled.update(message.ids)
+                    self._stop_streams(peer, peer.cancelled)
+                elif isinstance(message, More):
+                    for stream in self._streams:
+                        if stream.peer is peer and stream.id == message.id:
+                            stream.more()
                 else:
                     peer.waiting.append(message)
             if size < RECEIVE:
@@ -131,6 +149,7 @@ class Loop:
             self._selector.unregister(peer.sock)
             peer.sock.close()
             peer.waiting.clear()
+            self._stop_streams(peer, None)
 
     def _serve(self, peers: list[Peer]) -> None:
         """Answer all that waits: alone batches by themselves, everything else of all peers as one."""
@@ -141,6 +160,8 @@ class Loop:
                 if isinstance(message, Batch):
                     if message.alone:
                         self._alone(peer, message)
+                    elif message.form.options and is_streamed(message.form, self._predictor.manifest):
+                        self._open(peer, message)
                     else:
                         together.append((peer, message))
                 elif isinstance(message, Golden):
@@ -154,15 +175,61 @@ class Loop:
         """Answer a request that may have killed a worker: say so before, to the peer and to the supervisor."""
         self._send(peer, pack(Started(batch.generation, batch.ids[0])))
         self._on_alone(True)
-        self._answer([(peer, batch)])
+        if is_streamed(batch.form, self._predictor.manifest):
+            for stream in self._open(peer, batch):
+                self._advance(stream)
+        else:
+            self._answer([(peer, batch)])
         self._on_alone(False)
+
+    def _open(self, peer: Peer, batch: Batch) -> list[Stream[Peer]]:
+        """Begin a stream for each request of a batch."""
+        if not self._is_wanted(peer, batch, time.monotonic_ns()):
+            return []
+        room = MAX_STREAMS - len(self._streams)
+        if len(batch.ids) > room:
+            late = [Reply(number, 503, _TOO_MANY, 0, 0, "overloaded", PROBLEM) for number in batch.ids[room:]]
+            self._send(peer, pack(Answers(batch.generation, 0, replies=late)))
+        opened = []
+        for at, number in enumerate(batch.ids[:room]):
+            one = Batch(batch.generation, batch.form, [number], [batch.deadlines[at]], [batch.bodies[at]], batch.alone)
+            one.traces = batch.traces[at : at + 1]
+            opened.append(Stream(peer, one, *self._predictor.stream(one)))
+        self._streams += opened
+        return opened
+
+    def _advance(self, stream: Stream[Peer]) -> None:
+        """Send one more piece of a stream, or its end."""
+        if stream not in self._streams:  # stopped meanwhile
+            return
+        if stream.traces:
+            traces.follow(stream.traces)
+        message = stream.step()
+        if stream.traces:
+            traces.follow(())
+        if isinstance(message, Answers):
+            self._streams.remove(stream)
+        self._send(stream.peer, pack(message))
+
+    def _stop_streams(self, peer: Peer, numbers: set[int] | None) -> None:
+        """Stop these streams of a peer and say so, or all that it had, where it is gone."""
+        for stream in list(self._streams):
+            if stream.peer is peer and (numbers is None or stream.id in numbers):
+                self._streams.remove(stream)
+                if numbers is not None:
+                    self._send(peer, pack(stream.stopped()))
 
     def _answer(self, asked: list[Asked]) -> None:
         now = time.monotonic_ns()
         asked = [(peer, batch) for peer, batch in asked if self._is_wanted(peer, batch, now)]
         if not asked:
             return
+        followed = [trace for _, batch in asked if batch.traces for trace in batch.traces]
+        if followed:
+            traces.follow(followed)
         answers = self._predictor.answer([batch for _, batch in asked])
+        if followed:
+            traces.follow(())
         for (peer, _), each in zip(asked, answers, strict=True):
             self._send(peer, pack(each))
         extra, unseen = self._predictor.count()
@@ -171,18 +238,25 @@ class Loop:
             self._send(peer, pack(Counted(batch.generation, extra, unseen)))
 
     def _is_wanted(self, peer: Peer, batch: Batch, now: int) -> bool:
-        """Whether somebody still waits for any of it; drops the others from it, and answers those that are late."""
+        """Whether somebody still waits for any of it; drops the others from it.
+
+        Those are answered as well, as late ones are: until then the peer counts this worker as busy with them.
+        """
         if not peer.cancelled and min(batch.deadlines) > now:
             return True
-        kept = [at for at, number in enumerate(batch.ids) if number not in peer.cancelled]
-        late = [at for at in kept if 0 < batch.deadlines[at] <= now]
-        if late:
-            replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in late]
+        kept = [
+            at
+            for at, (number, deadline) in enumerate(zip(batch.ids, batch.deadlines, strict=True))
+            if number not in peer.cancelled and not 0 < deadline <= now
+        ]
+        dropped = sorted(set(range(len(batch.ids))).difference(kept))
+        if dropped:
+            replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in dropped]
             self._send(peer, pack(Answers(batch.generation, 0, replies=replies)))
-            kept = [at for at in kept if not 0 < batch.deadlines[at] <= now]
         batch.ids = [batch.ids[at] for at in kept]
         batch.deadlines = [batch.deadlines[at] for at in kept]
         batch.bodies = [batch.bodies[at] for at in kept]
+        batch.traces = [batch.traces[at] for at in kept] if batch.traces else []
         return bool(kept)
 
     def _send(self, peer: Peer, data: bytes) -> None:

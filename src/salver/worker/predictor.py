@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salver import golden, plugins, tables
-from salver.errors import SalverError, error
+from salver.errors import SalverError, error, problem_json
 from salver.frames import Answers, Batch, Form, Reply
 from salver.frameworks import Columns, Predict
-from salver.protocols import Codec, Decoded, Subject
+from salver.protocols import Codec, Decoded, Encoded, Subject
+from salver.protocols.refusals import PROBLEM
 from salver.release import CODE_DIR, GOLDEN, MANIFEST, Manifest, parse_manifest
 from salver.signature import Tensor
-from salver.worker import code
-from salver.worker.isolation import Isolation, Outcome
+from salver.worker import code, streams
+from salver.worker.isolation import Isolation, Outcome, model_error
 
 log = logging.getLogger("salver.worker")
 WARM_STEP = 8
@@ -39,6 +40,7 @@ class Predictor:
         )
         self.batches = 0
         self._folder = folder
+        self._stream: Callable[[Columns], Iterator[Columns]] = getattr(predict, "stream", None) or _whole(predict)
         self._codecs: dict[str, Codec] = {}
         self._watch = tables.unseen_counter(manifest.signature.inputs)
         self._extra: list[Callable[[], int]] = []
@@ -66,7 +68,7 @@ class Predictor:
         outcome = self._isolation.run(columns, count)
         if outcome.outputs or not count:
             return outcome
-        return Outcome({field.name: _blank(field, count) for field in self.subject.signature.outputs}, outcome.failures)
+        return Outcome(self._nothing(count), outcome.failures)
 
     def answer(self, batches: Sequence[Batch]) -> list[Answers]:
         """Answer these batches, each by itself, with as few calls of the model as the rows of all allow."""
@@ -89,14 +91,51 @@ class Predictor:
             part_of = outcome if len(groups) == 1 else _window(outcome, offset, decoded.count)
             answers.append(self._encode(batch, decoded, part_of, offset))
             offset += decoded.count
-        first = answers[0]
-        first.rows, first.decode_ns, first.predict_ns = count, decoded_at - began, predicted_at - decoded_at
-        first.encode_ns = time.perf_counter_ns() - predicted_at
+        answers[0].rows = count
+        encode_ns = time.perf_counter_ns() - predicted_at
+        for each in answers:
+            each.decode_ns, each.predict_ns, each.encode_ns = decoded_at - began, predicted_at - decoded_at, encode_ns
         return answers
+
+    def stream(self, batch: Batch) -> tuple[Iterator[Encoded], int]:
+        """The answer to a batch of one request, piece by piece, and its rows.
+
+        A piece whose status is not 200 is the last: an error, or the answer to a request that is refused.
+        """
+        self.batches += 1
+        options = batch.form.options or {}
+        codec = self._codec(batch.form.protocol)
+        decoded = codec.decode(batch.bodies, streams.of_pieces(options))
+        part = decoded.parts[0]
+        if part.failure is not None or part.errors or not decoded.count:
+            return iter(codec.encode(decoded, self._nothing(decoded.count), {})), part.rows
+        return (streams.written(piece, options) for piece in self._pieces(codec, decoded)), part.rows
+
+    def _pieces(self, codec: Codec, decoded: Decoded) -> Iterator[Encoded]:
+        """Each piece of one request's answer as its codec writes it; raises nothing that the model raises."""
+        pieces = self._stream(decoded.columns)
+        while True:
+            try:
+                outputs = next(pieces, None)
+                failures = self._unanswerable(outputs) if outputs is not None else {}
+            except Exception as raised:  # the model's own code may raise anything
+                self._log_raise(raised)
+                problem = raised if isinstance(raised, SalverError) else model_error(raised)
+                outputs, failures = None, {0: problem}
+            if failures:
+                problem = next(iter(failures.values()))
+                yield Encoded(problem.meaning.http, problem_json(problem), PROBLEM, len(failures), problem.code)
+                return
+            if outputs is None:
+                return
+            yield codec.encode(decoded, outputs, {})[0]
+
+    def _nothing(self, count: int) -> Columns:
+        return {field.name: _blank(field, count) for field in self.subject.signature.outputs}
 
     def count(self) -> tuple[int, int]:
         """Extra fields and unseen values in what was answered last; callers ask after they sent the answers."""
-        extra = sum([found() for found in self._extra]) if self._extra else 0
+        extra = sum(map(_counted, self._extra))
         unseen = self._unseen() if self._unseen is not None else 0
         self._extra, self._unseen = [], None
         return extra, unseen
@@ -110,7 +149,7 @@ class Predictor:
         encoded = self._codec(batch.form.protocol).encode(decoded, outcome.outputs, outcome.failures)
         answers.replies = [
             Reply(number, one.status, one.body, part.rows, one.row_errors, one.code, one.content_type,
-                  offset + part.start)
+                  offset + part.start, one.headers)
             for number, part, one in zip(batch.ids, decoded.parts, encoded, strict=True)
         ]  # fmt: skip
         return answers
@@ -158,6 +197,19 @@ class Predictor:
 
     def _log_raise(self, raised: Exception) -> None:
         log.error("%s raised %s", self.name, type(raised).__name__, exc_info=raised)
+
+
+def _counted(found: Callable[[], int]) -> int:
+    """What a codec counts; 0 of a body whose ignored fields can't be read, though what matters of it could."""
+    try:
+        return found()
+    except SalverError:
+        return 0
+
+
+def _whole(predict: Predict) -> Callable[[Columns], Iterator[Columns]]:
+    """A model that does not yield, as one whose answer is a single piece."""
+    return lambda columns: iter((predict(columns),))
 
 
 def _blank(field: Any, count: int) -> Any:

@@ -1,0 +1,76 @@
+"""What is told of each request besides metrics: a line of the access log and a trace, where they are wanted.
+
+A gateway that tells neither has no `Watch`, and its requests no `Seen`: that is all it costs then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from salver import metrics
+from salver.dispatch.call import Call
+from salver.frames import Answers
+from salver.gateway.access_log import AccessLog
+from salver.gateway.seen import Seen
+from salver.gateway.tracing import Tracer
+
+LEFT = "client-closed"
+"""The code of a request whose caller left before its answer was whole."""
+
+
+class Wanted(Struct, frozen=True):
+    """What a server tells: the file of its access log or `-`, the OTLP endpoint of its traces, and their share."""
+
+    access_log: str = ""
+    traces: str = ""
+    trace_sample: Annotated[float, Meta(ge=0, le=1)] = 0.01
+
+    def __bool__(self) -> bool:
+        return bool(self.access_log or self.traces)
+
+
+class Watch:
+    """Hears of each request that it goes to a worker, if it does, and that it has ended."""
+
+    def __init__(self, log: AccessLog | None, tracer: Tracer | None) -> None:
+        self._log = log
+        self._tracer = tracer
+
+    def go(self, seen: Seen, call: Call, release: str, context: tuple[bytes, bytes]) -> None:
+        """It goes to a worker of this release; `context` are its traceparent and tracestate, empty where none came."""
+        seen.release, seen.call = release, call
+        if self._tracer is not None:
+            seen.span = self._tracer.begin(release.partition("@")[0], seen.began, *context)
+            if seen.span is not None:
+                call.trace = seen.span.parent
+
+    def end(self, seen: Seen, batch: Answers | None) -> None:
+        """Its answer has gone out, made by this model call where one is given, or there will be none."""
+        now = time.monotonic_ns()
+        if self._tracer is not None:
+            self._tracer.end(seen, batch, now)
+        if self._log is not None:
+            self._log.tell(seen, now)
+
+    def close(self) -> None:
+        """Tell what is left."""
+        if self._log is not None:
+            self._log.close()
+        if self._tracer is not None:
+            self._tracer.close()
+
+
+def watch_of(wanted: Wanted, loop: asyncio.AbstractEventLoop, block: metrics.Block) -> Watch | None:
+    """Who tells what is wanted, None where nothing is; lines that are lost are counted in `block`."""
+    if not wanted:
+        return None
+
+    def dropped(lines: int) -> None:
+        block.cells[metrics.GATEWAY_AT["salver_access_log_dropped"]] += lines
+
+    log = AccessLog(loop, wanted.access_log, dropped) if wanted.access_log else None
+    return Watch(log, Tracer(wanted.traces, wanted.trace_sample) if wanted.traces else None)
