@@ -9,6 +9,8 @@ HEAVY  := .venv-frameworks
 RUN    := .venv/.installed-run
 TEST   := .venv/.installed-test
 ALL    := $(HEAVY)/.installed
+PEERS  := .venv-judges
+JUDGES := $(PEERS)/.installed
 JOBS   ?= 2
 ID     ?=
 
@@ -16,7 +18,7 @@ ID     ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-frameworks check bench campaign docs lock clean
+.PHONY: help demo test test-frameworks judge check bench campaign docs lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -29,6 +31,9 @@ test: $(TEST)  ## every test of the first tier
 
 test-frameworks: $(ALL)  ## the tests of every framework, in an environment of 3 GB
 	$(HEAVY)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/frameworks
+
+judge: $(TEST) $(JUDGES)  ## what others wrote, against real servers: nginx, promtool (both installed by you), the KServe client
+	$(BIN)/python -m pytest tests/judges
 
 check: $(TEST)  ## format, lint, types, layers, size budget
 	$(BIN)/ruff format --check .
@@ -46,7 +51,7 @@ campaign: $(TEST)  ## one long test: make campaign ID=R1 (without ID: list them)
 docs: $(TEST)  ## write the reference again from the code
 	$(BIN)/python -m tools.reference
 
-EXTRAS = --extra demo --extra onnx --extra client --extra parquet
+EXTRAS = --extra demo --extra onnx --extra client --extra parquet --extra jwt --extra otel
 LOCK = $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS)
 
 lock: $(UV)  ## resolve requirements/*.txt again (ARGS=--upgrade for newer versions)
@@ -58,8 +63,10 @@ lock: $(UV)  ## resolve requirements/*.txt again (ARGS=--upgrade for newer versi
 	  --no-emit-package torch pyproject.toml $(EXTRAS) requirements/test.in requirements/frameworks.in \
 	  -c requirements/test.txt -c requirements/torch.txt -o requirements/frameworks.txt
 
+	$(LOCK) requirements/judges.in -o requirements/judges.txt
+
 clean:  ## remove everything that make made
-	rm -rf .venv $(HEAVY) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/.work bench/.lock dist build
+	rm -rf .venv $(HEAVY) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/.work bench/.lock dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): requirements/uv.txt
@@ -84,3 +91,8 @@ $(ALL): requirements/frameworks.txt requirements/torch.txt pyproject.toml | $(UV
 	$(UV) pip install -q --python $(HEAVY)/bin/python --compile-bytecode --require-hashes --no-deps -r requirements/frameworks.txt
 	$(UV) pip install -q --python $(HEAVY)/bin/python --no-deps --build-constraints requirements/build.txt -e .
 	touch $(ALL)
+
+$(JUDGES): requirements/judges.txt | $(UV)
+	test -x $(PEERS)/bin/python || $(UV) venv -q --python $(BIN)/python $(PEERS)
+	$(UV) pip install -q --python $(PEERS)/bin/python --compile-bytecode --require-hashes -r requirements/judges.txt
+	touch $(JUDGES)

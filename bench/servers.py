@@ -77,7 +77,8 @@ def _uvicorn(module: str) -> Callable[[Setting], list[str]]:
 
 def _salver(suffix: str = "") -> Callable[[Setting], list[str]]:
     def command(setting: Setting) -> list[str]:
-        return [sys.executable, "-m", "salver", "serve", setting.model + suffix, "--port", str(setting.port)]
+        ports = ["--port", str(setting.port), "--admin-port", "0", "--grpc-port", "0"]
+        return [sys.executable, "-m", "salver", "serve", setting.model + suffix, *ports]
 
     return command
 

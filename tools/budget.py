@@ -32,7 +32,7 @@ SKIPPED = {"__pycache__", "dist", "build", "node_modules"}
 # Where an import may stand inside a function; the second list for packages of an extra only.
 LOCKED: dict[str, set[str]] = {
     "run": {"demo", "sklearn", "onnx", "client"},
-    "test": {"demo", "sklearn", "onnx", "client", "parquet"},
+    "test": {"demo", "sklearn", "onnx", "client", "parquet", "jwt", "otel"},
     "frameworks": {
         "lightgbm", "catboost", "keras", "statsmodels", "spacy", "transformers", "sentence-transformers", "mlflow",
         "accelerate",
@@ -42,7 +42,10 @@ LOCKED: dict[str, set[str]] = {
 LATE_IMPORTS = ("salver/__init__", "salver/__main__", "salver/cli", "salver/plugins", "salver/wiring")
 LATE_EXTRAS = (
     "salver/accelerate",
+    "salver/access/tokens",
     "salver/frameworks",
+    "salver/gateway/tracing",
+    "salver/protocols/arrow",
     "salver/tables",
     "salver/batch/parquet",
     "salver/client/transport",
@@ -52,12 +55,12 @@ LATE_EXTRAS = (
 
 # What the light part and the keeper may import besides the standard library and Salver itself.
 LIGHT = (
-    "errors", "frames", "frameworks", "golden", "lock", "lookup", "model", "plugins", "protocols", "record", "release",
-    "route", "signature", "tables", "worker",
+    "errors", "frames", "frameworks", "golden", "limits", "lock", "lookup", "model", "plugins", "protocols", "record",
+    "release", "route", "signature", "tables", "worker",
 )  # fmt: skip
 LIGHT_PACKAGES = {"numpy", "msgspec"}
 KEEPER = "salver/supervisor/keeper"
-ADAPTERS = re.compile(r"salver/frameworks/(?!__init__)|salver/tables")
+ADAPTERS = re.compile(r"salver/frameworks/(?!__init__)|salver/protocols/arrow|salver/tables")
 
 FOREIGN = {
     "a path of one machine": re.compile(r"/work[/]|/root[/]"),
@@ -238,7 +241,10 @@ def check_layers(module: str, tree: ast.Module, layers: Mapping[str, int]) -> It
 
 def extra_packages(pyproject: str) -> set[str]:
     """The import names of what the extras bring."""
-    spelled = {"scikit_learn": "sklearn", "mlflow_skinny": "mlflow"}
+    spelled = {
+        "scikit_learn": "sklearn", "mlflow_skinny": "mlflow", "pyjwt": "jwt",
+        "opentelemetry_sdk": "opentelemetry",
+    }  # fmt: skip
     wanted = [w for extra in tomllib.loads(pyproject)["project"]["optional-dependencies"].values() for w in extra]
     names = {re.split(r"[^A-Za-z0-9_.-]", want)[0].replace("-", "_").lower() for want in wanted}
     return {spelled.get(name, name) for name in names} | {"joblib", "scipy"}

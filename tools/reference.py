@@ -14,12 +14,13 @@ import msgspec
 import typer.main
 
 import salver
+from salver import limits
 from salver.cli.app import app
 from salver.cli.boundary import VERBS
 from salver.errors import CODES
-from salver.gateway import limits, openapi, paths
+from salver.gateway import openapi, paths
 from salver.release import Serving
-from salver.settings import PREFIX, Settings
+from salver.settings import PREFIX, Settings, sentences
 from salver.signature import Column, Tensor
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -46,9 +47,18 @@ PAGES_SERVED = {
     "ready": "200 when each model has a proven worker, else 503",
     "v2-server": "server metadata",
     "v2-model": "model metadata",
+    "v2-models": "the names of the models served here",
+    "v2-config": "shapes, types and batch size in the words of Triton",
+    "v2-index": "the releases that are loaded, and whether each is ready",
+    "v2-load": "501: this port changes nothing, `salver promote` does",
     "model-ready": "200 when this model has a proven worker, else 503",
     "v1-models": "the models served here",
     "v1-model": "whether the model is ready",
+    "v1-metadata": "inputs and outputs in the words of TF Serving",
+    "ping": "200 while the one model is ready, as SageMaker asks (MLflow: with a line break)",
+    "mlflow-health": "the same, with `--dialect mlflow`",
+    "mlflow-version": "the version of Salver, with `--dialect mlflow`",
+    "execution-parameters": "what SageMaker's batch transform asks first",
     "openapi": "the OpenAPI document of what is live",
     "docs": "the same as a page to read and try",
     "asset": "what that page needs",
@@ -115,8 +125,11 @@ def http_page() -> str:
         [("200", "Answered; single rows of a list may hold an error."), *openapi.STATUSES.items()],
     )
     lines += ["", "## Limits", "", inspect.getdoc(limits.Limits) or "", ""]
-    defaults = msgspec.to_builtins(limits.Limits())
-    lines += table(("limit", "default"), [(f"`{name}`", f"{value:,}") for name, value in defaults.items()])
+    for kind in (limits.Limits, limits.BodyLimits):
+        said = sentences(kind)
+        defaults = msgspec.to_builtins(kind())
+        lines += table(("limit", "default", ""), [(f"`{n}`", f"{value:,}", said[n]) for n, value in defaults.items()])
+        lines.append("")
     return page(lines)
 
 

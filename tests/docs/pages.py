@@ -131,6 +131,7 @@ def reader_environment(folder: Path, ports: dict[str, str]) -> dict[str, str]:
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "SALVER_SERVE_PORT": ports["8080"],
+        "SALVER_SERVE_GRPC_PORT": ports["8081"],
         "SALVER_SERVE_ADMIN_PORT": ports["8082"],
         "SALVER_CACHE": str(folder / ".cache"),
         "COLUMNS": "120",

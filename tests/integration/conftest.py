@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import salver
+from tests.integration.noting import Noting
 from tests.integration.oracle import Oracle, SecondOracle
 from tests.integration.server import Server
+from tests.integration.telling import Teller
 
 EXAMPLES = [{"key": key, "act": ""} for key in (0, 1, 7, 1_000_003, 2**30)]
 
@@ -51,3 +53,15 @@ def start(registry: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield begin
     for server in running:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def noting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with a model that writes log records, and one that answers in pieces."""
+    folder = tmp_path_factory.mktemp("noting")
+    (folder / "files").mkdir()
+    (folder / "files" / "diary").write_text(str(folder / "diary"))
+    registry = folder / "registry"
+    salver.release("noting", Noting, examples=[{"x": 1.0}, {"x": 2.5}], registry=str(registry))
+    salver.release("teller", Teller, examples=[{"steps": "3"}], files=folder / "files", registry=str(registry))
+    return registry

@@ -130,7 +130,8 @@ def _v2(keys: tuple[int, ...], hasty: bool) -> bytes:
 
 def _request(path: str, value: Any, hasty: bool) -> bytes:
     body = json.dumps(value).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}\r\n"
     return head.encode() + (b"x-request-timeout-ms: 1\r\n\r\n" if hasty else b"\r\n") + body
 
 

@@ -59,7 +59,7 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        environment = dict(os.environ, SALVER_REGISTRY=str(self.registry))
+        environment = {"SALVER_SERVE_GRPC_PORT": "-1", **os.environ, "SALVER_REGISTRY": str(self.registry)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*SALVER, "serve", "--port", str(self.port), "--admin-port", str(self.admin_port), *self.options],

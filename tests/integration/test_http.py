@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
+from backports import zstd
 
 from tests.integration.oracle import answer
 from tests.integration.server import Server
@@ -70,13 +73,14 @@ def test_every_bad_request_has_its_status_code_and_a_problem_body(
 
 
 def test_a_body_of_another_type_is_refused_with_what_to_send(server: Server) -> None:
-    got = server.ask("POST", PREDICT, b"a=1", {"content-type": "application/x-www-form-urlencoded"})
+    got = server.ask("POST", PREDICT, b"a=1", {"content-type": "text/plain"})
     assert got.status == 415
     assert "application/json" in got.json["hint"]
 
 
-def test_v1_takes_the_type_that_curl_names_by_itself_and_reads_json(server: Server) -> None:
+def test_the_type_that_curl_names_by_itself_is_read_as_json(server: Server) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
+    assert server.ask("POST", PREDICT, json.dumps(ROW).encode(), form).json == {"prediction": answer(1, 7)}
     path = "/v1/models/oracle:predict"
     got = server.ask("POST", path, b'{"instances": [{"key": 7, "act": ""}]}', form)
     assert (got.status, list(got.json)) == (200, ["predictions"])
@@ -104,7 +108,8 @@ def test_a_deadline_out_of_range_is_refused(server: Server, value: str) -> None:
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     def request(key: int) -> bytes:
         body = json.dumps({"key": key, "act": ""}).encode()
-        return b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (PREDICT.encode(), len(body), body)
+        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+        return head % (PREDICT.encode(), len(body)) + body
 
     received = server.raw(b"".join(request(key) for key in range(20)))
     answers = [json.loads(part.partition(b"\r\n\r\n")[2]) for part in received.split(b"HTTP/1.1 200 OK\r\n")[1:]]
@@ -114,7 +119,7 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
 def test_a_chunked_body_cut_anywhere_is_the_same_body(server: Server) -> None:
     body = json.dumps(ROW).encode()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % PREDICT.encode()
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" % PREDICT.encode()
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         for byte in head + chunks:
             sock.sendall(bytes([byte]))
@@ -124,7 +129,7 @@ def test_a_chunked_body_cut_anywhere_is_the_same_body(server: Server) -> None:
 
 def test_expect_continue_is_answered_before_the_body(server: Server) -> None:
     body = json.dumps(ROW).encode()
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.settimeout(5)
         sock.sendall(head % (PREDICT.encode(), len(body)))
@@ -133,20 +138,37 @@ def test_expect_continue_is_answered_before_the_body(server: Server) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_compressed_bodies_are_read_and_bombs_refused(
+    server: Server, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    rows = json.dumps([ROW] * 1000).encode()
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    plain = server.ask("POST", PREDICT, rows)
+    assert server.ask("POST", PREDICT, compress(rows), headers).body == plain.body
+    assert server.ask("POST", PREDICT, compress(rows)[:-9], headers).status == 400
+    assert server.ask("POST", PREDICT, compress(rows) + b"more", headers).status == 400
+    bomb = server.ask("POST", PREDICT, compress(bytes(1 << 25)), headers)
+    assert (bomb.status, bomb.json["code"]) == (413, "too-large")
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 67108865\r\n\r\n", 413),
-        (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999999999999\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 67108865\r\n\r\n", 413),
+        (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 16400 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 30_000, 431),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\n", 415),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: br\r\ncontent-length: 1\r\n\r\n", 415),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 400),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: gzip, gzip\r\ncontent-length: 1\r\n\r\n", 415),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: gzip\r\ncontent-encoding: gzip\r\n\r\n", 415),
     ],
 )
 def test_bytes_that_break_the_protocol_or_a_limit_are_answered_once_and_the_connection_closed(
@@ -162,13 +184,14 @@ def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(server: Server) ->
     row = json.dumps(ROW).encode()
     most = 64 << 20
     assert server.post(PREDICT, row + b" " * (most - len(row))).status == 200
-    got = server.raw(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (PREDICT.encode(), most + 1))
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+    got = server.raw(head % (PREDICT.encode(), most + 1))
     assert got.startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_caller_that_leaves_takes_its_work_with_it(server: Server) -> None:
     body = json.dumps({"key": 1, "act": "sleep"}).encode()
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (PREDICT.encode(), len(body))
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (PREDICT.encode(), len(body))
     callers = []
     for _ in range(40):
         sock = socket.create_connection(("127.0.0.1", server.port))
@@ -183,7 +206,7 @@ def test_a_caller_that_leaves_takes_its_work_with_it(server: Server) -> None:
 
 def test_a_head_seen_before_means_what_it_meant(server: Server) -> None:
     def ask(body: bytes, extra: bytes = b"") -> bytes:
-        return b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        return b"POST %b HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: %d\r\n\r\n%b" % (
             PREDICT.encode(), extra, len(body), body,
         )  # fmt: skip
 

@@ -146,7 +146,7 @@ def test_too_much_at_once_is_refused_at_once_with_when_to_come_back(start: Start
         body = b'{"key": 1, "act": "sleep"}'
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(
-            b"POST %b HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: 3000\r\ncontent-length: %d\r\n\r\n%b"
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\nx-request-timeout-ms: 3000\r\ncontent-length: %d\r\n\r\n%b"
             % (PREDICT.encode(), len(body), body)
         )
         head = await reader.readuntil(b"\r\n\r\n")

@@ -45,7 +45,18 @@ def test_files_and_facts_that_changed_are_named_and_others_are_not() -> None:
     files = (File("model/model.skops", 10, "c" * 64), MANIFEST.files[1])
     result = differences(manifest=replace(MANIFEST, files=files, serving=Serving(max_batch=8), unsafe="pickle"))
     assert [change.name for change in result.files] == ["model/model.skops"]
-    assert {change.name for change in result.facts} == {"unsafe", "serving"}
+    assert {change.name for change in result.facts} == {"unsafe", "serving.max_batch"}
+
+
+def test_each_option_that_changed_is_a_line_of_its_own() -> None:
+    old = OLD._replace(
+        manifest=replace(MANIFEST, options={"method": "predict", "imports": ["sklearn"], "device": "cpu"})
+    )
+    new = OLD._replace(manifest=replace(MANIFEST, options={"method": "predict_proba", "imports": ["sklearn"]}))
+    assert compare(("churn@1", "churn@2"), old, new).facts == [
+        Changed("options.method", "predict", "predict_proba"),
+        Changed("options.device", "cpu", ""),
+    ]
 
 
 def test_what_a_pickle_may_name_is_compared_and_does_not_hide_among_the_options() -> None:

@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from salver import lock
 from salver.environments.modules import modules_of, own_of
+from salver.environments.resolve import compiled
 from salver.errors import SalverError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -64,6 +65,11 @@ def test_a_package_pinned_to_two_versions_is_refused() -> None:
     with pytest.raises(SalverError) as caught:
         lock.pins("a-b==1\nA_b==2\n")
     assert caught.value.details == ("entry 2 pins A_b a second time, to another version",)
+
+
+def test_a_package_without_hashes_stays_in_a_lock_that_constraints_resolved() -> None:
+    text = f"{HASHED}    # via -r asked.in\ntorch==2.9.1+cpu\n    # via -r asked.in\n"
+    assert compiled(text) == {"numpy==2.1.0": ("a" * 64, "b" * 64), "torch==2.9.1+cpu": ()}
 
 
 def test_differences_are_told_in_words() -> None:

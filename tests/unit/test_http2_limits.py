@@ -1,0 +1,155 @@
+"""What an HTTP/2 connection may hold, and for how long: time is an argument, so that nothing waits here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from hpack import Decoder
+
+from salver.gateway import http2_frames as h2
+from salver.gateway.http2_frames import Cutter, Frame, frame
+from salver.limits import Limits
+from tests.property.http2_world import MANY, ONE, World, head, message
+
+GREETING = h2.PREFACE + h2.settings({})
+
+
+def opened(number: int, path: str = ONE, *, flags: int = h2.END_HEADERS) -> bytes:
+    """HEADERS without a table, so that every stream may have the same."""
+    plain = b"".join(literal_of(*pair) for pair in head(path))
+    return frame(h2.HEADERS, flags, number, plain)
+
+
+def literal_of(name: str, value: str) -> bytes:
+    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+def later(seconds: float) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+def run(story: Callable[[World], Awaitable[None]], **limits: float) -> None:
+    async def told() -> None:
+        await story(World(Limits(**limits)))  # type: ignore[arg-type]
+
+    asyncio.run(told())
+
+
+async def after(world: World, seconds: float) -> list[Frame]:
+    """What the connection says when it is looked at so much later."""
+    world.connection.check_time(later(seconds))
+    return list(Cutter().feed(await world.say(b"")))
+
+
+def status(frames: list[Frame], number: int) -> str:
+    [block] = [p for kind, flags, n, p in frames if (kind, n) == (h2.HEADERS, number) and flags & h2.END_STREAM]
+    return dict(Decoder().decode(block))["grpc-status"]
+
+
+def test_a_client_that_says_nothing_or_half_a_head_is_cut_off() -> None:
+    async def story(world: World) -> None:
+        assert not await after(world, 9)
+        assert [each[0] for each in await after(world, 11)] == [h2.GOAWAY]
+        assert world.pipe.closed
+
+    async def half(world: World) -> None:
+        await world.say(GREETING + opened(1, flags=0))
+        assert not await after(world, 9)
+        [[kind, _, _, payload]] = await after(world, 11)
+        assert (kind, payload[4:8]) == (h2.GOAWAY, b"\0\0\0\x0b")
+
+    run(story)
+    run(half)
+
+
+def test_a_message_that_comes_too_slowly_ends_its_call_alone() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING + opened(1) + frame(h2.DATA, 0, 1, message(b"x" * 60_000)[:15_000]))
+        assert not await after(world, 20)
+        frames = await after(world, 40)
+        assert status(frames, 1) == "4"
+        assert frames[-1] == (h2.RST_STREAM, 0, 1, bytes(4))
+        assert not world.pipe.closed
+
+    run(story)
+
+
+def test_an_idle_connection_is_told_before_it_is_closed_and_may_still_ask() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        assert not await after(world, 74)
+        goaway, ping = await after(world, 76)
+        assert goaway[3][:4] == b"\x7f\xff\xff\xff"
+        asked = opened(1) + frame(h2.DATA, h2.END_STREAM, 1, message(b"late"))
+        assert status(list(Cutter().feed(await world.say(asked))), 1) == "0"
+        [last] = list(Cutter().feed(await world.say(frame(h2.PING, h2.ACK, 0, ping[3]))))
+        assert last[3][:8] == b"\0\0\0\1" + bytes(4)
+        assert world.pipe.closed
+
+    run(story)
+
+
+def test_an_answer_that_nobody_takes_is_dropped_and_new_calls_wait_for_those_that_are_owed() -> None:
+    async def story(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 0}))
+        await world.say(opened(1) + frame(h2.DATA, h2.END_STREAM, 1, message(b"x" * 2000)))
+        assert world.connection.owed == 2005
+        refused = await world.say(opened(3) + frame(h2.DATA, h2.END_STREAM, 3, message(b"")))
+        assert status(list(Cutter().feed(refused)), 3) == "14"
+        assert not await after(world, 59)
+        assert await after(world, 61) == [(h2.RST_STREAM, 0, 1, b"\0\0\0\x08")]
+        assert (world.connection.owed, len(world.connection.streams)) == (0, 0)
+
+    run(story, large_answers=2000)
+
+
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        world.connection.pause_writing()
+        await after(world, 59)
+        assert not world.pipe.closed
+        await after(world, 61)
+        assert world.pipe.closed
+
+    run(story)
+
+
+def granted(data: bytes) -> dict[int, int]:
+    return {n: int.from_bytes(p, "big") for kind, _, n, p in Cutter().feed(data) if kind == h2.WINDOW_UPDATE and n}
+
+
+def test_large_messages_come_one_after_the_other_where_they_would_be_too_much_at_once() -> None:
+    async def story(world: World) -> None:
+        size = 300_000
+        whole = message(bytes(size))
+        await world.say(GREETING)
+        first = await world.say(opened(1) + frame(h2.DATA, 0, 1, whole[:5]))
+        assert granted(first) == {1: size - (64 << 10) + 5}
+        waits = await world.say(opened(3) + frame(h2.DATA, 0, 3, whole[:5]))
+        assert granted(waits) == {}
+        small = await world.say(opened(5) + frame(h2.DATA, h2.END_STREAM, 5, message(b"small")))
+        assert status(list(Cutter().feed(small)), 5) == "0"
+        parts = [frame(h2.DATA, 0, 1, whole[at : at + h2.LARGEST]) for at in range(5, len(whole), h2.LARGEST)]
+        done = await world.say(b"".join(parts) + frame(h2.DATA, h2.END_STREAM, 1))
+        assert granted(done)[3] == size - (64 << 10) + 5
+
+    run(story, large_messages=400_000)
+
+
+def test_a_stream_takes_no_more_while_its_answers_wait_to_be_read() -> None:
+    async def story(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 100}))
+        await world.say(opened(1, MANY))
+        said = b""
+        for _ in range(4):
+            said += await world.say(frame(h2.DATA, 0, 1, message(b"y" * 16_000)))
+        assert granted(said) == {}
+        assert world.connection.owed < 33_000
+        more = b"".join([await world.say(h2.window_update(1, 40_000)) for _ in range(3)])
+        assert granted(more)[1] > 0
+        assert world.connection.owed == 0
+
+    run(story)
