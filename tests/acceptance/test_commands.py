@@ -34,7 +34,7 @@ def test_the_help_lists_the_verbs_in_the_order_of_a_models_life(anywhere: Termin
     verbs = re.findall(r"^  ([a-z]+)  ", anywhere.ok("--help").partition("Publish and look:")[2], re.MULTILINE)
     assert verbs == [
         "release", "accelerate", "list", "show", "diff", "verify",
-        "serve", "promote", "rollback", "history",
+        "serve", "promote", "rollback", "history", "key",
         "predict", "doctor", "env", "demo",
     ]  # fmt: skip
 
@@ -72,7 +72,7 @@ def test_every_verb_has_help_with_an_example_and_no_sentence_is_cut(anywhere: Te
         (["list"], 3, "error[no-registry]: there is no registry at "),
         (["show", "penguins@x"], 2, "error[bad-name]: 'penguins@x' does not name a release"),
         (["serve", "--port", "70000"], 2, "--port: serve.port: expected `int` <= 65535, got 70000"),
-        (["serve", "--host", "0.0.0.0"], 2, "hint: listen on 127.0.0.1 behind a proxy"),
+        (["serve", "--host", "0.0.0.0"], 4, "hint: give --keys FILE (salver key add NAME makes one)"),
         (["release", "nowhere"], 3, "error[missing-file]: nowhere"),
         (["predict", "penguins", "rows.txt"], 2, "hint: give --format, one of csv, tsv, jsonl, json, parquet"),
     ],

@@ -26,6 +26,9 @@ class Each(Streaming):
         del now
         self.line.message(self, message)
 
+    def over(self, code: str) -> None:
+        del code
+
 
 class Pipe(asyncio.Transport):
     """Keeps what is written, and never blocks."""
