@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
@@ -13,7 +13,10 @@ import salver
 from tests.integration.server import Server
 
 
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow's, of its own client
 def test_mlflows_scoring_client_works_as_with_mlflows_own_server(tmp_path: Path) -> None:
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
     iris = load_iris(as_frame=True)
     model = LogisticRegression(max_iter=500).fit(iris.data, iris.target)
     registry = tmp_path / "registry"
