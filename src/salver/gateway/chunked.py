@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-EVENT_STREAM = "text/event-stream"
+from salver.protocols.media import EVENT_STREAM
 
 
 class Chunked:

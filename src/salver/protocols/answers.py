@@ -56,6 +56,13 @@ def refused_at(endpoint: str, problem: SalverError, row_errors: int) -> Encoded:
     return Encoded(refusal_status(problem, endpoint), body, content_type, row_errors, problem.code)
 
 
+def failed(part: Part, failures: Mapping[int, SalverError]) -> dict[int, SalverError]:
+    """The failures of a part's rows, by their place within it."""
+    if not failures:
+        return {}
+    return {row - part.start: failures[row] for row in range(part.start, part.start + part.count) if row in failures}
+
+
 def in_place(
     part: Part, texts: Sequence[bytes], failures: Mapping[int, SalverError]
 ) -> tuple[Sequence[bytes], dict[int, SalverError]]:

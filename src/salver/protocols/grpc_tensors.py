@@ -17,7 +17,7 @@ import numpy as np
 
 from salver.errors import error
 from salver.protocols import protobuf
-from salver.protocols.datatypes import MAX_ELEMENTS, bad, check_datatype, check_length, check_shape, count
+from salver.protocols.datatypes import bad, check_datatype, check_length, check_shape, count
 from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.signature import Column, Field, Tensor
@@ -150,8 +150,6 @@ class FieldReader:
         check_datatype(self.field, tensor.datatype, where, raw=True)
         check_shape(self.field, tensor.shape, where)
         size = count(tensor.shape, where)
-        if max(tensor.shape) > MAX_ELEMENTS:
-            raise error("too-large", f"{where}: shape {list(tensor.shape)} has a side over {MAX_ELEMENTS}")
         if len(self._sizes) >= _MOST_FORMS:
             self._sizes.clear()
         self._sizes[tensor.datatype, tensor.shape] = size

@@ -69,6 +69,22 @@ def instance_values(instances: list[Any]) -> list[Row]:
     return list(map(msgspec.structs.astuple, instances)) if issubclass(form, Struct) else [(x,) for x in instances]
 
 
+def read_each(items: Sequence[Any], part: Part, read: Callable[[Any, int], Struct]) -> list[Row]:
+    """Read each item by itself; raises one error of all bad rows, which are in `part.errors` then."""
+    part.rows = len(items)
+    rows: list[Row] = []
+    for index, item in enumerate(items):
+        try:
+            rows.append(msgspec.structs.astuple(read(item, index)))
+        except SalverError as problem:
+            if problem.code != "invalid-row":
+                raise
+            part.errors[index] = problem
+    if part.errors:
+        raise refusal(part.errors, part.rows)
+    return rows
+
+
 def needs_python(body: bytes | Raw, fields: Sequence[Field]) -> bool:
     """Whether a body may hold base64 objects, which stand for text."""
     return b'"b64"' in memoryview(body).tobytes() and all(field.name != "b64" for field in fields)
@@ -159,18 +175,7 @@ class InstanceReader:
     def rows(self, instances: Any, part: Part, where: str = "$.instances") -> list[Row]:
         """Read instances; raises one error of all bad ones."""
         items = elements(instances, where) if isinstance(instances, Raw) else _listed(instances, where)
-        part.rows = len(items)
-        read: list[Row] = []
-        for index, item in enumerate(items):
-            try:
-                read.append(msgspec.structs.astuple(self._row(item, f"{where}[{index}]")))
-            except SalverError as problem:
-                if problem.code != "invalid-row":
-                    raise
-                part.errors[index] = problem
-        if part.errors:
-            raise refusal(part.errors, part.rows)
-        return read
+        return read_each(items, part, lambda item, index: self._row(item, f"{where}[{index}]"))
 
     def _row(self, item: Any, where: str) -> Struct:
         kind = json_kind(item)

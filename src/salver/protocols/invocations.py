@@ -27,6 +27,7 @@ from salver.protocols.instances import (
     Row,
     json_kind,
     python_values,
+    read_each,
     within_limit,
 )
 from salver.protocols.rows import (
@@ -39,7 +40,6 @@ from salver.protocols.rows import (
     json_type,
     listed,
     optional,
-    refusal,
 )
 from salver.protocols.tabular import Answering, Asked
 from salver.tables import Columns
@@ -211,23 +211,14 @@ class _SplitReader:
         return found
 
     def _one_by_one(self, items: Sequence[Any], names: Sequence[str], part: Part) -> list[Row]:
-        part.rows = len(items)
-        read: list[Row] = []
-        for index, item in enumerate(items):
+        def read(item: Any, index: int) -> Struct:
             where = f"{self.where}.data[{index}]"
-            try:
-                values = python_values(item, where=where) if isinstance(item, Raw) else item
-                if not isinstance(values, list) or len(values) != len(names):
-                    raise error("invalid-row", f"{where}: expected array of {len(names)} values")
-                row = self._rows.read(dict(zip(names, values, strict=True)), where)
-                read.append(msgspec.structs.astuple(row))
-            except SalverError as problem:
-                if problem.code != "invalid-row":
-                    raise
-                part.errors[index] = problem
-        if part.errors:
-            raise refusal(part.errors, part.rows)
-        return read
+            values = python_values(item, where=where) if isinstance(item, Raw) else item
+            if not isinstance(values, list) or len(values) != len(names):
+                raise error("invalid-row", f"{where}: expected array of {len(names)} values")
+            return self._rows.read(dict(zip(names, values, strict=True)), where)
+
+        return read_each(items, part, read)
 
 
 class Invocations:

@@ -13,6 +13,7 @@ from salver.errors import SalverError, error
 from salver.frames import Form
 
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
 OWN = "json"
 """The form of a body that an endpoint defines itself."""
 
@@ -22,7 +23,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "jsonlines": ("application/jsonlines", "application/x-ndjson", "application/x-jsonlines", "application/jsonl"),
     "npy": ("application/x-npy",),
     "arrow": ("application/vnd.apache.arrow.stream",),
-    "events": ("text/event-stream",),
+    "events": (EVENT_STREAM,),
 }
 """The media types of each form; the first is the one answers name."""
 ROWS = (OWN, "csv", "jsonlines", "npy", "arrow")

@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
-from salver.protocols.answers import refused
+from salver.protocols.answers import failed, refused
 from salver.protocols.extra import ExtraFields
 from salver.protocols.instances import (
     ENOUGH,
@@ -92,12 +92,13 @@ class V1Codec:
             if part.failure is not None:
                 encoded.append(refused(part.failure, len(part.errors)))
                 continue
-            span = range(part.start, part.start + part.count)
-            errors = {row - part.start: failures[row] for row in span if row in failures} if failures else {}
+            errors = failed(part, failures)
             if errors:
                 encoded.append(refused(refusal(errors, part.rows), len(errors)))
             else:
-                encoded.append(Encoded(200, self._answers.body(part.context, texts, span.start, span.stop)))
+                encoded.append(
+                    Encoded(200, self._answers.body(part.context, texts, part.start, part.start + part.count))
+                )
         return encoded
 
     def _count_extra(self, bodies: Sequence[bytes]) -> int:

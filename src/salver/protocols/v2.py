@@ -20,7 +20,7 @@ from salver import tables
 from salver.errors import SalverError, error
 from salver.limits import BODY
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
-from salver.protocols.answers import ENCODER, refused
+from salver.protocols.answers import ENCODER, failed, refused
 from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, refusal, told
 from salver.protocols.tensors import TensorReader, TensorWriter, Written
 from salver.protocols.v2_binary import BinaryWriter, read, read_matrix
@@ -124,18 +124,17 @@ class V2Codec:
         written: dict[int, Written] = {}
         encoded: list[Encoded] = []
         for part in decoded.parts:
-            problem, failed = part.failure, 0
+            problem, count = part.failure, 0
             if failures and problem is None:
-                span = range(part.start, part.start + part.count)
-                errors = {row - part.start: failures[row] for row in span if row in failures}
-                problem, failed = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
+                errors = failed(part, failures)
+                problem, count = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
             if problem is None:
                 try:
                     encoded.append(self._answer(part, given, written))
                     continue
                 except SalverError as unspeakable:
-                    problem, failed = unspeakable, part.rows
-            encoded.append(refused(problem, failed))
+                    problem, count = unspeakable, part.rows
+            encoded.append(refused(problem, count))
         return encoded
 
     def _asked(self, request: Request) -> _Asked:

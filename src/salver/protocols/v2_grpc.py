@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject, protobuf
+from salver.protocols.answers import failed
 from salver.protocols.datatypes import MAX_TENSORS, check_datatype, count
 from salver.protocols.grpc_outputs import TensorWriter, Written
 from salver.protocols.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
@@ -92,19 +93,18 @@ class V2GrpcCodec:
         written = [Written()] * len(self._outputs) if nothing else self._written(outputs)
         encoded: list[Encoded] = []
         for part in decoded.parts:
-            problem, failed = part.failure, 0
+            problem, count = part.failure, 0
             if failures and problem is None:
-                span = range(part.start, part.start + part.count)
-                errors = {row - part.start: failures[row] for row in span if row in failures}
-                problem, failed = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
+                errors = failed(part, failures)
+                problem, count = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
             if problem is None:
                 try:
                     body = self._answer(part.context, written, part.start, part.start + part.count)
                     encoded.append(Encoded(200, body, CONTENT_TYPE))
                     continue
                 except SalverError as unspeakable:
-                    problem, failed = unspeakable, part.rows
-            encoded.append(_refused(problem, failed))
+                    problem, count = unspeakable, part.rows
+            encoded.append(_refused(problem, count))
         return encoded
 
     def _read(self, body: bytes) -> _Request:

@@ -8,10 +8,9 @@ from typing import Generic, TypeVar
 from salver.frames import AHEAD, Answers, Batch, Form, Piece, Reply
 from salver.frameworks.pieces import STREAM
 from salver.protocols import Encoded, Options
+from salver.protocols.media import EVENT_STREAM, EVENTS
 from salver.release import Manifest
 
-EVENTS = "events"
-EVENT_STREAM = "text/event-stream"
 _STREAMED = (EVENTS, "jsonlines", STREAM)
 
 P = TypeVar("P")
