@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from salver.errors import UserError
 from salver.gateway.grpc.calls import target
 from salver.protocols import Subject
-from salver.protocols.v2_grpc import PROTOCOL
+from salver.protocols.v2.grpc import PROTOCOL
 from salver.signature import Column, Signature, Tensor
 
 SIGNATURE = Signature(

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from salver import tables
-from salver.protocols import Codec, Decoded, Subject, WireFormat, native, v1, v2
-from salver.protocols.metadata import datatype
+from salver.protocols import Codec, Decoded, Subject, WireFormat, native, v1
 from salver.protocols.schema import example_row
+from salver.protocols.v2 import codec as v2
+from salver.protocols.v2.metadata import datatype
 from salver.signature import Column, Field, Signature, Tensor
 
 FORMATS: list[WireFormat] = [native.PROTOCOL, v2.PROTOCOL, v1.PROTOCOL]

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from salver.protocols import Codec, Encoded, Subject
-from salver.protocols.metadata import datatype, json_datatype
-from salver.protocols.v2 import PROTOCOL
+from salver.protocols.v2.codec import PROTOCOL
+from salver.protocols.v2.metadata import datatype, json_datatype
 from salver.signature import DTYPES, Column, Field, Signature, Tensor
 
 Array = NDArray[Any]

@@ -12,7 +12,7 @@ from salver.protocols.extra import MOST_NAMES, MOST_TYPES, ExtraFields
 from salver.protocols.native import PROTOCOL as NATIVE
 from salver.protocols.rows import RowType
 from salver.protocols.v1 import PROTOCOL as V1
-from salver.protocols.v2 import PROTOCOL as V2
+from salver.protocols.v2.codec import PROTOCOL as V2
 from salver.signature import Column, Signature, Tensor
 
 INPUTS = (Column("a", "float"), Column("b", "int", optional=True))

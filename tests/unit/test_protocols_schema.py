@@ -8,8 +8,8 @@ import pytest
 
 from salver import __version__
 from salver.errors import CODES, error, problem_json
-from salver.protocols.metadata import model_config, model_metadata, repository_index, server_metadata
 from salver.protocols.schema import example_row, input_schema, output_schema
+from salver.protocols.v2.metadata import model_config, model_metadata, repository_index, server_metadata
 from salver.signature import Column, Field, Signature, Tensor
 
 OUTPUTS = (Column("prediction", "float"),)

@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 
 from salver.errors import error
 from salver.protocols import Encoded
-from salver.protocols.v2 import PROTOCOL
+from salver.protocols.v2.codec import PROTOCOL
 from salver.signature import Column, Field, Signature, Tensor
 from tests.unit.asked import PREDICTION, Asked, one_input
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from salver.protocols.v2 import PROTOCOL
+from salver.protocols.v2.codec import PROTOCOL
 from salver.signature import Column, Field, Signature, Tensor
 from tests.unit.asked import PREDICTION, Asked, one_input
 

@@ -12,7 +12,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from salver.errors import error
 from salver.protocols import Encoded, Subject
-from salver.protocols.v2_grpc import PROTOCOL
+from salver.protocols.v2.grpc import PROTOCOL
 from salver.signature import Column, Signature, Tensor
 
 NUMBERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from salver.protocols.datatypes import MAX_TENSORS
 from salver.protocols.rows import MAX_ROWS
+from salver.protocols.v2.datatypes import MAX_TENSORS
 from salver.signature import Column, Tensor
 from tests.unit.asked import one_input
 from tests.unit.test_protocols_v2 import FORMAT, answers, body, said, tensor

@@ -19,7 +19,7 @@ from salver.gateway.paths import Target
 from salver.gateway.request import Request
 from salver.gateway.serving import Entry, Serving
 from salver.protocols import v1_metadata
-from salver.protocols.metadata import model_config, model_metadata, repository_index, server_metadata
+from salver.protocols.v2.metadata import model_config, model_metadata, repository_index, server_metadata
 
 JSON = "application/json"
 ASSETS = {

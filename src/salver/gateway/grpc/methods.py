@@ -13,8 +13,8 @@ from salver.gateway.grpc.service import Method, Service
 from salver.gateway.grpc.streaming import StreamInfer
 from salver.gateway.serving import Entry
 from salver.protocols import protobuf
-from salver.protocols.metadata import model_config, model_metadata, repository_index, server_metadata
 from salver.protocols.protobuf import block, integer, packed, string
+from salver.protocols.v2.metadata import model_config, model_metadata, repository_index, server_metadata
 
 SERVICE = "inference.GRPCInferenceService"
 _TYPES = ("", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",

@@ -22,9 +22,10 @@ from salver.limits import BODY
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import ENCODER, failed, refused
 from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, refusal, told
-from salver.protocols.tensors import TensorReader, TensorWriter, Written
-from salver.protocols.v2_binary import BinaryWriter, read, read_matrix
-from salver.protocols.v2_request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader
+from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
+from salver.protocols.v2.datatypes import check_outputs
+from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader
+from salver.protocols.v2.tensors import TensorReader, TensorWriter, Written
 from salver.signature import Column
 from salver.tables import Columns, MatrixColumns
 
@@ -159,13 +160,7 @@ class V2Codec:
                 raise _not_offered(f"$.outputs[{place}]: shared memory", "take the output from the answer")
             said = parameters.binary_data if parameters else None
             wanted.setdefault(output.name, binary if said is None else said)
-        unknown = [name for name in wanted if name not in self._outputs]
-        if unknown:
-            raise error(
-                "bad-protocol-body",
-                f"$.outputs: no output is named {', '.join(map(repr, unknown))}",
-                hint=f"outputs: {', '.join(self._outputs)}",
-            )
+        check_outputs(wanted, self._outputs, "$.outputs")
         return [(self._outputs.index(name), said) for name, said in wanted.items()]
 
     def _take(self, inputs: list[InputTensor], binary: Mapping[int, memoryview], batch: _Batch, *, long: bool) -> None:

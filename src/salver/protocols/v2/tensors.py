@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from salver.errors import error
 from salver.protocols.answers import ENCODER, lines, values_of
-from salver.protocols.datatypes import INTS, bad, check_datatype, check_length, check_shape, count
-from salver.protocols.metadata import json_datatype
 from salver.protocols.rows import MAX_ROWS, UNREADABLE, bad_json, column_type, decoder, describe, element_type
-from salver.protocols.v2_request import LONG, InputTensor, no_data
+from salver.protocols.v2.datatypes import INTS, bad, check_datatype, check_length, check_shape, count
+from salver.protocols.v2.metadata import json_datatype
+from salver.protocols.v2.request import LONG, InputTensor, no_data
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 

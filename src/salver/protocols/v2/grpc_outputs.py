@@ -10,8 +10,9 @@ import numpy as np
 from salver.errors import error
 from salver.protocols import protobuf
 from salver.protocols.answers import values_of
-from salver.protocols.grpc_tensors import DATATYPES, NULLS
-from salver.protocols.metadata import datatype
+from salver.protocols.v2.datatypes import WIRE
+from salver.protocols.v2.grpc_tensors import CONTENTS, NULLS
+from salver.protocols.v2.metadata import datatype
 from salver.signature import Field, Tensor
 
 
@@ -29,10 +30,9 @@ class TensorWriter:
     def __init__(self, field: Field) -> None:
         self._field = field
         self._datatype = datatype(field)
-        wire = DATATYPES[self._datatype]
-        self._dtype = np.dtype(wire.dtype) if wire.dtype else None
-        self._number = wire.number
-        self.raw_only = not wire.number
+        self._dtype = WIRE.get(self._datatype)
+        self._number = CONTENTS.get(self._datatype, 0)
+        self.raw_only = not self._number
         self._values = values_of(field)
         self._head = protobuf.string(1, field.name) + protobuf.string(2, self._datatype)
         self._heads: dict[tuple[int, ...], bytes] = {}

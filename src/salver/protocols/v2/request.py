@@ -15,10 +15,10 @@ from msgspec import Meta, Raw, Struct
 
 from salver.errors import SalverError, error
 from salver.protocols import Options
-from salver.protocols.datatypes import bad
-from salver.protocols.metadata import datatype
 from salver.protocols.rows import UNREADABLE
-from salver.protocols.v2_binary import raw_shape
+from salver.protocols.v2.binary import raw_shape
+from salver.protocols.v2.datatypes import bad
+from salver.protocols.v2.metadata import datatype
 from salver.signature import Field, Tensor
 
 HEADER = "inference-header-content-length"

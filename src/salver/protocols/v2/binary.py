@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from salver.errors import error
 from salver.protocols.answers import ENCODER, values_of
-from salver.protocols.datatypes import WIRE, bad, check_datatype, check_shape, count
-from salver.protocols.metadata import datatype as datatype_of
 from salver.protocols.rows import column_type, describe, read_custom
+from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_shape, count, decode
+from salver.protocols.v2.metadata import datatype as datatype_of
 from salver.signature import Column, Field, Tensor
 from salver.tables import column, may_be_null
 
@@ -89,17 +89,7 @@ def _numbers(datatype: str, size: int, data: memoryview, shape: Sequence[int], w
     wire = WIRE[datatype]
     if len(data) != size * wire.itemsize:
         raise bad(f"{where}: shape {shape} of {datatype} needs {size * wire.itemsize} bytes, there are {len(data)}")
-    if datatype == "BOOL":
-        flags = np.frombuffer(data, np.uint8)
-        if size and flags.max() > 1:
-            raise error(
-                "invalid-row", f"{where}.data[{int(flags.argmax())}]: expected a byte 0 or 1 for BOOL, got another"
-            )
-        return flags.view(np.bool_)
-    values = np.frombuffer(data, wire)
-    if datatype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values
+    return decode(datatype, data, f"{where}.data")
 
 
 def _as_dtype(values: Array, wanted: np.dtype[Any], where: str) -> Array:

@@ -1,19 +1,20 @@
-"""The datatypes of V2, which of them a field takes, and the checks of a tensor's shape before its data is read."""
+"""What V2 says in every form: datatypes and their bytes, the shapes of tensors, the outputs a request asks for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from salver.errors import SalverError, error
 from salver.limits import BODY
-from salver.protocols.metadata import datatype
-from salver.protocols.rows import MAX_ROWS
+from salver.protocols.rows import MAX_ROWS, listed
+from salver.protocols.v2.metadata import datatype
 from salver.signature import Column, Field
 
+Array = Any
 MAX_ELEMENTS = BODY.elements
 MAX_TENSORS = BODY.tensors
 INTS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
@@ -80,3 +81,22 @@ def check_length(length: int, size: int, shape: Sequence[int], where: str) -> No
     """Refuse data that is not what its shape promises."""
     if length != size:
         raise bad(f"{where}: shape {shape} needs {size} elements, data has {length}")
+
+
+def decode(datatype: str, data: memoryview, where: str) -> Array:
+    """The elements of any datatype but BYTES, flat, from their binary data; BF16 comes as float32."""
+    if datatype == "BOOL":
+        flags = np.frombuffer(data, np.uint8)
+        if len(flags) and flags.max() > 1:
+            row = int(flags.argmax())
+            raise error("invalid-row", f"{where}[{row}]: expected a byte 0 or 1 for BOOL, got another")
+        return flags.view(np.bool_)
+    values = np.frombuffer(data, WIRE[datatype])
+    return (values.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else values
+
+
+def check_outputs(asked: Collection[str], known: Sequence[str], where: str) -> None:
+    """Refuse a request for outputs that the model does not have."""
+    unknown = [repr(name[:100]) for name in asked if name not in known]
+    if unknown:
+        raise bad(f"{where}: no output is named {listed(unknown)}", f"outputs: {listed(known)}")

@@ -14,11 +14,11 @@ from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject, protobuf
 from salver.protocols.answers import failed
-from salver.protocols.datatypes import MAX_TENSORS, check_datatype, count
-from salver.protocols.grpc_outputs import TensorWriter, Written
-from salver.protocols.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
 from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import capped, listed, optional, refusal, told
+from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
+from salver.protocols.v2.grpc_outputs import TensorWriter, Written
+from salver.protocols.v2.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
 from salver.signature import Column
 from salver.tables import Columns
 
@@ -169,13 +169,7 @@ class V2GrpcCodec:
         places = everything.outputs
         if request.outputs:
             names = dict.fromkeys(request.outputs)
-            unknown = [name for name in names if name not in self._outputs]
-            if unknown:
-                raise error(
-                    "bad-protocol-body",
-                    f"outputs: no output is named {listed([repr(name[:100]) for name in unknown])}",
-                    hint=f"outputs: {listed(self._outputs)}",
-                )
+            check_outputs(names, self._outputs, "outputs")
             places = [self._outputs.index(name) for name in names]
         return _Asked(self._head + protobuf.string(3, request.id), places, everything.raw)
 

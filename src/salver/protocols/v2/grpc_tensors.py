@@ -17,9 +17,9 @@ import numpy as np
 
 from salver.errors import error
 from salver.protocols import protobuf
-from salver.protocols.datatypes import bad, check_datatype, check_length, check_shape, count
 from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
+from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_length, check_shape, count, decode
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
@@ -29,21 +29,11 @@ _LONG = 64
 _MOST_FORMS = 256
 
 
-class Datatype(NamedTuple):
-    """How the elements of a datatype are sent: as raw bytes of `dtype`, or in field `number` of the contents."""
-
-    dtype: str
-    number: int
-
-
-DATATYPES = {
-    "BOOL": Datatype("<u1", 1), "INT8": Datatype("<i1", 2), "INT16": Datatype("<i2", 2), "INT32": Datatype("<i4", 2),
-    "INT64": Datatype("<i8", 3), "UINT8": Datatype("<u1", 4), "UINT16": Datatype("<u2", 4),
-    "UINT32": Datatype("<u4", 4), "UINT64": Datatype("<u8", 5), "FP16": Datatype("<f2", 0), "BF16": Datatype("<u2", 0),
-    "FP32": Datatype("<f4", 6), "FP64": Datatype("<f8", 7), "BYTES": Datatype("", 8),
+CONTENTS = {
+    "BOOL": 1, "INT8": 2, "INT16": 2, "INT32": 2, "INT64": 3, "UINT8": 4, "UINT16": 4, "UINT32": 4, "UINT64": 5,
+    "FP32": 6, "FP64": 7, "BYTES": 8,
 }  # fmt: skip
-
-_WIRE = {name: np.dtype(each.dtype) for name, each in DATATYPES.items() if each.dtype}
+"""The field of the typed contents that holds each datatype; the others have raw contents only."""
 
 
 class InputTensor(NamedTuple):
@@ -177,13 +167,9 @@ def _from_raw(tensor: InputTensor, raw: memoryview, where: str) -> Any:
     kind = tensor.datatype
     if kind == "BYTES":
         return _split(raw, where)
-    wire = _WIRE[kind]
-    if len(raw) % wire.itemsize:
+    if len(raw) % WIRE[kind].itemsize:
         raise bad(f"{where}: {len(raw)} raw bytes are no whole number of {kind}")
-    values = np.frombuffer(raw, wire)
-    if kind == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return _bools(values, where) if kind == "BOOL" else values
+    return decode(kind, raw, where)
 
 
 def _split(raw: memoryview, where: str) -> list[memoryview]:
@@ -199,17 +185,11 @@ def _split(raw: memoryview, where: str) -> list[memoryview]:
     return parts
 
 
-def _bools(values: Array, where: str) -> Array:
-    if len(values) and values.max() > 1:
-        raise bad(f"{where}: a BOOL must be 0 or 1")
-    return values.astype(np.bool_)
-
-
 def _from_contents(tensor: InputTensor, where: str) -> Any:
     """An array of numbers or a list of bytes, from the field of the contents that the datatype asks for."""
     kind = tensor.datatype
-    number = DATATYPES[kind].number
-    if not number:
+    number = CONTENTS.get(kind)
+    if number is None:
         raise bad(f"{where}: {kind} can only be sent in raw_input_contents")
     found: list[tuple[int, Any]] = []
     for part in tensor.contents:
@@ -246,7 +226,7 @@ def _fixed(found: list[tuple[int, Any]], kind: str) -> Array:
             parts.append(single.pack(value))
         else:
             raise Malformed("the contents have the wrong wire type or length")
-    return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), _WIRE[kind])
+    return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), WIRE[kind])
 
 
 def _integers(found: list[tuple[int, Any]]) -> Array:
