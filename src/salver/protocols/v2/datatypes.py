@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salver.errors import SalverError, error
 from salver.limits import BODY
@@ -14,7 +15,7 @@ from salver.protocols.rows import MAX_ROWS, listed
 from salver.protocols.v2.metadata import datatype
 from salver.signature import Column, Field
 
-Array = Any
+Array = NDArray[Any]
 MAX_ELEMENTS = BODY.elements
 MAX_TENSORS = BODY.tensors
 INTS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
