@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -14,6 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
+from salver.client.blocking import Client
+from salver.client.concurrent import AsyncClient
+from salver.errors import SalverError, UserError
 from tests.integration.server import Server
 from tests.integration.test_access import key
 
@@ -162,3 +166,28 @@ def test_callers_may_be_known_by_their_certificate(secure: Callable[..., Secure]
     foreign = trustme.CA().issue_cert("shop.example")
     with pytest.raises((OSError, http.client.HTTPException)):
         status(foreign)
+
+
+def test_the_python_clients_bring_their_key_and_say_why_they_do_not_trust_a_server(
+    secure: Callable[..., Secure], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.jsonl"
+    token, blind = key(keys, "add", "shop"), key(keys, "add", "blind", "--scope", "predict")
+    server, authority, _ = secure("--keys", str(keys))
+    url, row = f"https://localhost:{server.port}", {"key": 7, "act": ""}
+    with Client(url, key=token, tls=client(authority)) as known:
+        assert known.models()[0].name == "oracle"
+        assert known.model("oracle").predict(row).release == "oracle@1"
+    with Client(url, key=blind, tls=client(authority)) as one:
+        assert one.model("oracle").predict([row, row]).release == "oracle@1"
+
+    async def ask_all() -> str:
+        async with AsyncClient(url, key=token, tls=client(authority)) as one:
+            return (await one.model("oracle").predict(row)).release
+
+    assert asyncio.run(ask_all()) == "oracle@1"
+    with Client(url, tls=client(authority)) as nobody, pytest.raises(UserError) as refused:
+        nobody.models()
+    assert refused.value.code == "unauthenticated"
+    with Client(url, key=token) as distrustful, pytest.raises(SalverError, match=r"no trusted connection.*CERTIFICATE"):
+        distrustful.models()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import UTC, datetime
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 from salver.client.answer import Answer
@@ -19,7 +20,7 @@ from salver.client.exchange import (
     list_models,
     pause_before_retry,
 )
-from salver.client.transport import as_error, as_response, load_httpx
+from salver.client.transport import as_error, as_response, load_httpx, settings
 
 _Result = TypeVar("_Result")
 
@@ -27,16 +28,26 @@ _Result = TypeVar("_Result")
 class Client:
     """A connection to a Salver server: `Client("http://127.0.0.1:8080").model("churn").predict(row).prediction`.
 
-    `timeout` (seconds) bounds each call with all its retries. Close it, or use it in `with`; threads may share it.
+    `key` is the token of an API key or of an identity provider; `tls` says whom to trust where that is not the
+    system's authorities, and which certificate to show. `timeout` (seconds) bounds each call with all its retries.
+    Close it, or use it in `with`; threads may share it.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str = "",
+        tls: SSLContext | None = None,
+        timeout: float = 10.0,
+        retry: Retry | None = None,
+    ) -> None:
         httpx = load_httpx()
         self.url = url.rstrip("/")
         self.timeout = timeout
         self._retry = retry or Retry()
         self._failure = httpx.HTTPError
-        self._http = httpx.Client(base_url=self.url)
+        self._http = httpx.Client(**settings(self.url, key, tls))
 
     def __enter__(self) -> Client:
         return self
@@ -50,13 +61,13 @@ class Client:
 
     def models(self) -> list[Listed]:
         """The models this server serves."""
-        return self.carry(list_models())
+        return self._carry(list_models())
 
     def model(self, name: str) -> RemoteModel:
         """One model (`churn`) or one loaded release of it (`churn@7`); nothing is sent yet."""
         return RemoteModel(self, name)
 
-    def carry(self, steps: Steps[_Result]) -> _Result:
+    def _carry(self, steps: Steps[_Result]) -> _Result:
         """Hold a conversation: send what it yields, give it the responses."""
         try:
             request = next(steps)
@@ -95,7 +106,7 @@ class RemoteModel:
 
     def describe(self) -> Description:
         """What the server says of this model now: signature, live release, loaded releases."""
-        return self._client.carry(self._schema.describe())
+        return self._client._carry(self._schema.describe())
 
     def predict(self, rows: Any, *, strict: bool = False) -> Answer:
         """Predict a row (a mapping), a list of rows or a DataFrame.
@@ -103,4 +114,4 @@ class RemoteModel:
         Rows that don't fit the signature raise `invalid-row` with every problem, and nothing is sent. A row the model
         fails on has its error in the answer; with `strict` it raises.
         """
-        return self._client.carry(self._schema.predict(rows, timeout=self._client.timeout, strict=strict))
+        return self._client._carry(self._schema.predict(rows, timeout=self._client.timeout, strict=strict))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 from salver.client.answer import Answer
@@ -19,7 +20,7 @@ from salver.client.exchange import (
     list_models,
     pause_before_retry,
 )
-from salver.client.transport import as_error, as_response, load_httpx
+from salver.client.transport import as_error, as_response, load_httpx, settings
 
 _Result = TypeVar("_Result")
 
@@ -27,16 +28,26 @@ _Result = TypeVar("_Result")
 class AsyncClient:
     """`Client` for asyncio: `await AsyncClient(url).model("churn").predict(row)`.
 
-    `timeout` (seconds) bounds each call with all its retries. Close it, or use it in `async with`; tasks may share it.
+    `key` is the token of an API key or of an identity provider; `tls` says whom to trust where that is not the
+    system's authorities, and which certificate to show. `timeout` (seconds) bounds each call with all its retries.
+    Close it, or use it in `async with`; tasks may share it.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str = "",
+        tls: SSLContext | None = None,
+        timeout: float = 10.0,
+        retry: Retry | None = None,
+    ) -> None:
         httpx = load_httpx()
         self.url = url.rstrip("/")
         self.timeout = timeout
         self._retry = retry or Retry()
         self._failure = httpx.HTTPError
-        self._http = httpx.AsyncClient(base_url=self.url)
+        self._http = httpx.AsyncClient(**settings(self.url, key, tls))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -50,13 +61,13 @@ class AsyncClient:
 
     async def models(self) -> list[Listed]:
         """The models this server serves."""
-        return await self.carry(list_models())
+        return await self._carry(list_models())
 
     def model(self, name: str) -> AsyncRemoteModel:
         """One model (`churn`) or one loaded release of it (`churn@7`); nothing is sent yet."""
         return AsyncRemoteModel(self, name)
 
-    async def carry(self, steps: Steps[_Result]) -> _Result:
+    async def _carry(self, steps: Steps[_Result]) -> _Result:
         """Hold a conversation: send what it yields, give it the responses."""
         try:
             request = next(steps)
@@ -96,8 +107,8 @@ class AsyncRemoteModel:
 
     async def describe(self) -> Description:
         """What the server says of this model now: signature, live release, loaded releases."""
-        return await self._client.carry(self._schema.describe())
+        return await self._client._carry(self._schema.describe())
 
     async def predict(self, rows: Any, *, strict: bool = False) -> Answer:
         """Predict a row (a mapping), a list of rows or a DataFrame; see `salver.Client`."""
-        return await self._client.carry(self._schema.predict(rows, timeout=self._client.timeout, strict=strict))
+        return await self._client._carry(self._schema.predict(rows, timeout=self._client.timeout, strict=strict))

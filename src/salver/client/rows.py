@@ -22,7 +22,7 @@ def problems_of(body: bytes, codec: Codec) -> list[str]:
     """Everything the signature forbids in a body, as the server would say it."""
     part = codec.decode([body]).parts[0]
     if part.failure is not None:
-        return [part.failure.message, *part.failure.details]
+        return list(part.failure.details or (part.failure.message,))
     problems: list[str] = []
     for _, problem in sorted(part.errors.items()):  # each names its place itself
         problems += problem.details or (problem.message,)

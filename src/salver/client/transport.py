@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from salver.client.exchange import Request, Response
 from salver.errors import SalverError, error
@@ -21,6 +22,12 @@ def load_httpx() -> ModuleType:
     return httpx
 
 
+def settings(url: str, key: str, tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """How httpx is to reach a server, with which credential."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return {"base_url": url, "headers": headers, "verify": tls or True}
+
+
 def as_error(problem: httpx.HTTPError, request: Request, url: str) -> SalverError:
     """A failure of the connection as one of our errors."""
     from httpx import ConnectError, TimeoutException
@@ -28,6 +35,8 @@ def as_error(problem: httpx.HTTPError, request: Request, url: str) -> SalverErro
     where = f"{request.method} {url}{request.path}"
     if isinstance(problem, TimeoutException):
         return error("deadline-exceeded", f"{where}: no answer in time", hint="give the client a longer timeout")
+    if "SSL" in str(problem):
+        return error("no-server", f"{where}: no trusted connection ({problem})", hint="give the client `tls`")
     if isinstance(problem, ConnectError):
         return error("no-server", f"{where}: nothing listens there ({problem})", hint="start one with `salver serve`")
     return error("no-server", f"{where}: the connection broke ({type(problem).__name__}: {problem})")
