@@ -270,6 +270,7 @@ def test_the_api_document_has_each_models_schema_and_its_page_works_offline(serv
     assert set(schema["properties"]) == {"key", "act"}
     example = document["paths"]["/models/oracle/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert server.post(PREDICT, example["examples"]["row"]["value"]).status == 200
+    assert schema["example"] == example["examples"]["row"]["value"]
     page = server.get("/docs").body.decode()
     assert "http" not in page.replace("http-equiv", "")
     for asset in ("swagger-ui.css", "swagger-ui-bundle.js"):

@@ -83,7 +83,8 @@ def document(live: Mapping[str, Loaded]) -> dict[str, Any]:
     schemas: dict[str, Any] = {"Problem": PROBLEM, "RowError": ROW_ERROR}
     paths: dict[str, Any] = {}
     for model, loaded in sorted(live.items()):
-        schemas[f"{model}.Input"] = schema.input_schema(loaded.signature)
+        example = schema.example_row(loaded.signature)  # the page to try fills in the one of the schema
+        schemas[f"{model}.Input"] = schema.input_schema(loaded.signature) | {"example": example}
         schemas[f"{model}.Output"] = schema.output_schema(loaded.signature)
         paths[f"/models/{model}/predict"] = {"post": _predict(model, loaded)}
         paths[f"/models/{model}"] = {"get": _page(f"Signature and live release of {model}", [model])}
