@@ -183,6 +183,19 @@ class Doubled(xgboost.XGBRegressor):  # type: ignore[misc]
         return 2 * super().predict(*inputs, **options)
 
 
+def test_the_same_training_of_catboost_is_the_same_file(tmp_path: Path) -> None:
+    data = load_diabetes()
+    adapter = plugins.framework("catboost")
+    trained = []
+    for name in "ab":
+        model = catboost.CatBoostRegressor(iterations=5, verbose=0, allow_writing_files=False, random_seed=0)
+        adapter.save(model.fit(data.data, data.target), tmp_path / name)
+        trained.append(model.get_metadata()["model_guid"])
+    assert trained[0] != trained[1]  # and the trained models keep theirs
+    one, other = ((tmp_path / name / "model" / "model.cbm").read_bytes() for name in "ab")
+    assert one == other
+
+
 def test_a_class_with_a_predict_of_its_own_is_refused(tmp_path: Path) -> None:
     model = Doubled(n_estimators=2).fit(*load_diabetes(return_X_y=True))
     with pytest.raises(SalverError) as caught:

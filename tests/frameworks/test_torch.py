@@ -334,6 +334,17 @@ def test_all_digits_are_served_as_the_model_answers_them(kind: str, tmp_path: Pa
     assert off.max() <= 1e-6, f"{off.max():.1e} off; {(got == whole).mean():.4f} of the scores are equal"
 
 
+def test_a_script_that_was_called_with_gradients_before_is_released(tmp_path: Path) -> None:
+    rows = load_breast_cancer().data[:40].astype("float32")
+    script = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(30, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)))
+    for _ in range(3):
+        wanted = script(torch.tensor(rows)).detach().numpy()
+    inputs = infer_inputs(rows)
+    predict = TORCH.in_memory(script, tmp_path, {}, Signature(inputs, infer_outputs(wanted)))
+    for _ in range(3):
+        assert np.array_equal(predict(to_columns(rows, inputs)), wanted)
+
+
 def test_tensors_are_examples_as_arrays_are() -> None:
     rows = load_breast_cancer().data[:40, :3]
     arrays = {f"x{place}": rows[:, place] for place in range(3)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,8 @@ class CatBoost:
             raise error("unsupported-model", f"{type(model).__name__}: embedding features are not supported")
         target = folder / MODEL_DIR
         target.mkdir(parents=True, exist_ok=True)
-        model.save_model(str(target / "model.cbm"), format="cbm")
+        with _undated(model):
+            model.save_model(str(target / "model.cbm"), format="cbm")
         kind = next(base.__name__ for base in type(model).__mro__ if base.__name__ in KINDS)
         return Saved("model.cbm", {"imports": ["catboost"], "kind": kind}, "", boosting.MAX_BATCH)
 
@@ -75,6 +77,20 @@ class CatBoost:
 
 
 FRAMEWORK = CatBoost()
+
+
+@contextmanager
+def _undated(model: Any) -> Iterator[None]:
+    """Take the time and the random name of a training out of a model meanwhile: the same training is the same file."""
+    metadata = model.get_metadata()
+    said = {key: metadata[key] for key in ("model_guid", "train_finish_time") if key in metadata}
+    try:
+        for key in said:
+            metadata[key] = ""
+        yield
+    finally:
+        for key, value in said.items():
+            metadata[key] = value
 
 
 def _fields(model: Any, signature: Signature) -> tuple[Field, ...]:

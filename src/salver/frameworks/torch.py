@@ -110,9 +110,11 @@ def _call(model: Any, options: Mapping[str, Any], signature: Signature, place: A
     names, required, forward = _forward(model)
     arrange = torch_tensors.arrangement(signature, names, required, torch_tensors.weights_dtype(_weights(model)), place)
     answer = torch_tensors.answering(options, signature.outputs)
+    # A script that was called with gradients keeps tensors for them, which those of inference mode can't be.
+    without_gradients = torch.no_grad if isinstance(model, torch.jit.ScriptModule) else torch.inference_mode
 
     def call(columns: Columns) -> Any:
-        with torch.inference_mode():
+        with without_gradients():
             return answer(forward(arrange(columns)))
 
     return call
