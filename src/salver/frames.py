@@ -190,10 +190,12 @@ _DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _KINDS.it
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def pack(message: Message) -> bytes:
-    """One frame, ready to be written."""
-    payload = _ENCODER.encode(message)
-    return HEAD.pack(len(payload), VERSION, _NUMBERS[type(message)]) + payload
+def pack(message: Message) -> bytearray:
+    """One frame, ready to be written; encoded behind its head, since a copy of a large one costs more than it."""
+    frame = bytearray(HEAD.size)
+    _ENCODER.encode_into(message, frame, HEAD.size)
+    HEAD.pack_into(frame, 0, len(frame) - HEAD.size, VERSION, _NUMBERS[type(message)])
+    return frame
 
 
 class Reader:

@@ -68,7 +68,7 @@ class Upstream(asyncio.Protocol):
         calls[0].sent = calls[-1].sent = now
         for call in calls:
             if call.form is not form or call.trace:
-                data = self._mixed(calls, now, alone=alone)
+                data: bytes | bytearray = self._mixed(calls, now, alone=alone)
                 break
         else:
             data = self._frame(calls, [], alone=alone)
@@ -85,7 +85,7 @@ class Upstream(asyncio.Protocol):
             frames.append(self._frame(alike, traces if any(traces) else [], alone=alone))
         return b"".join(frames)
 
-    def _frame(self, calls: list[Call], traces: list[str], *, alone: bool) -> bytes:
+    def _frame(self, calls: list[Call], traces: list[str], *, alone: bool) -> bytearray:
         return pack(
             Batch(
                 self.generation,

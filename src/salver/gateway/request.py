@@ -10,6 +10,7 @@ from salver.frames import Form
 from salver.gateway.compressed import ENCODINGS, Decompressor
 from salver.gateway.paths import Target
 from salver.limits import Limits, over
+from salver.memory import HEAP
 
 
 class Request:
@@ -141,6 +142,7 @@ class Request:
             self.body = data
         elif isinstance(self.body, bytearray):
             self.body += data
+            HEAP.took(self.size)
         else:
             self.body = bytearray(self.body) + data
 

@@ -1,4 +1,5 @@
-"""Counts the fields of row objects that the signature does not have: exactly, and off the path of an answer.
+"""Counts the fields of row objects that the signature does not have: off the path of an answer, and exactly but where
+a body has more than 100,000 of all kinds and its rows differ: there only the first rows count.
 
 The names that were found are compiled into a type of row, so that a client that always sends them costs one more
 decoding of its rows; only rows with other names are read as dicts, which takes three times as long.
@@ -15,10 +16,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from salver.errors import SalverError
+from salver.protocols.bounds import elements, more_than
 from salver.protocols.rows import UNREADABLE, RowType, decoder
 
 MOST_NAMES = 64
 MOST_TYPES = 32
+MOST_KEYS = 100_000
+SAMPLE = 100
 _KEYS = msgspec.json.Decoder(dict[str, Raw] | list[dict[str, Raw]])
 _ANYTHING = msgspec.json.Decoder()
 
@@ -38,11 +43,27 @@ class ExtraFields:
         if self._read is not None:
             with suppress(TypeError, *UNREADABLE):  # Python values, other names, invalid rows
                 return self._filled(_rows(map(self._read, values)))
+        vast = [value for value in values if _is_vast(value)]
+        found = self._found([value for value in values if not _is_vast(value)] if vast else values)
+        return found + sum(map(self._of_vast, vast))
+
+    def _found(self, values: Iterable[Any]) -> int:
         objects = [row for row in _rows(map(_python, values)) if isinstance(row, dict)]
         found = sum(map(len, map(self._known.union, objects))) - len(self._known) * len(objects)
         if found:
             self._learn(frozenset().union(*objects) - self._known)
         return found
+
+    def _of_vast(self, value: bytes | Raw) -> int:
+        """The extra fields of a body of very many, whose rows probably have the same ones; at least 1."""
+        with suppress(SalverError):
+            first = [row for row in elements(value)[:SAMPLE] if not _is_vast(row)]
+            found = self._found(first)
+            if self._read is not None:
+                with suppress(*UNREADABLE):
+                    return self._filled(_rows([self._read(value)]))
+            return max(1, found)
+        return 1
 
     def _filled(self, rows: Sequence[Struct]) -> int:
         each = (map(attrgetter(f"x{place}"), rows) for place in range(len(self._learned)))
@@ -76,6 +97,13 @@ def _rows(values: Iterable[Any]) -> list[Any]:
     if list not in set(map(type, read)):
         return read
     return list(chain.from_iterable(value if isinstance(value, list) else (value,) for value in read))
+
+
+def _is_vast(value: Any) -> bool:
+    """Whether a value is JSON that may have so many keys that a dict of them would take long, and much memory."""
+    if not isinstance(value, bytes | Raw) or len(memoryview(value)) <= MOST_KEYS:
+        return False
+    return more_than(MOST_KEYS, value if isinstance(value, bytes) else memoryview(value).tobytes(), b":")
 
 
 def _python(value: Any) -> Any:

@@ -18,6 +18,8 @@ from msgspec import UNSET, Raw, Struct
 from salver.errors import SalverError, error
 from salver.protocols import Part
 from salver.protocols.answers import ENCODER, lines, values_of
+from salver.protocols.bounds import check_rows, elements, more_than
+from salver.protocols.refusals import settled
 from salver.protocols.rows import (
     MAX_ROWS,
     UNREADABLE,
@@ -25,7 +27,6 @@ from salver.protocols.rows import (
     bad_json,
     decoder,
     describe,
-    elements,
     invalid_row,
     json_type,
     optional,
@@ -79,7 +80,7 @@ def read_each(items: Sequence[Any], part: Part, read: Callable[[Any, int], Struc
         except SalverError as problem:
             if problem.code != "invalid-row":
                 raise
-            part.errors[index] = problem
+            part.errors[index] = settled(problem)
     if part.errors:
         raise refusal(part.errors, part.rows)
     return rows
@@ -87,7 +88,8 @@ def read_each(items: Sequence[Any], part: Part, read: Callable[[Any, int], Struc
 
 def needs_python(body: bytes | Raw, fields: Sequence[Field]) -> bool:
     """Whether a body may hold base64 objects, which stand for text."""
-    return b'"b64"' in memoryview(body).tobytes() and all(field.name != "b64" for field in fields)
+    text = body if isinstance(body, bytes) else memoryview(body).tobytes()
+    return b'"b64"' in text and all(field.name != "b64" for field in fields)
 
 
 def python_values(body: bytes | Raw, problem: Exception | None = None, where: str = "$") -> Any:
@@ -135,7 +137,7 @@ class ListReader:
         if not isinstance(instances, bytes | Raw):
             return self._one_by_one.rows(instances, part, where), False
         if len(memoryview(instances)) > ENOUGH and self._one_by_one.could_exceed(bytes(memoryview(instances))):
-            elements(instances, where)
+            check_rows(instances)
         if first := _FIRST.match(memoryview(instances)):
             for fast in (self._strict, self._lenient):
                 try:
@@ -169,8 +171,8 @@ class InstanceReader:
     def could_exceed(self, body: bytes) -> bool:
         """Whether a body may hold more instances than allowed."""
         if isinstance(self._only, Column):
-            return body.count(b",") >= MAX_ROWS
-        return body.count(b"{") + body.count(b"[") > MAX_ROWS
+            return more_than(MAX_ROWS - 1, body, b",")
+        return more_than(MAX_ROWS // 2, body, b"{") or more_than(MAX_ROWS // 2, body, b"[")
 
     def rows(self, instances: Any, part: Part, where: str = "$.instances") -> list[Row]:
         """Read instances; raises one error of all bad ones."""

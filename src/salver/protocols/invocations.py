@@ -19,6 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
+from salver.protocols.bounds import elements
 from salver.protocols.extra import ExtraFields
 from salver.protocols.instances import (
     ENOUGH,
@@ -30,13 +31,13 @@ from salver.protocols.instances import (
     read_each,
     within_limit,
 )
+from salver.protocols.refusals import settled
 from salver.protocols.rows import (
     UNREADABLE,
     RowType,
     bad_json,
     decoder,
     describe,
-    elements,
     json_type,
     listed,
     optional,
@@ -91,14 +92,14 @@ class InvocationsCodec:
         try:
             asked = self._answering.asked(options or {}, "invocations")
         except SalverError as problem:
-            parts = [Part(context=Asked("invocations"), failure=problem) for _ in bodies]
+            parts = [Part(context=Asked("invocations"), failure=settled(problem)) for _ in bodies]
             return Decoded(self._columns(()), 0, parts)
         for body in bodies:
             part = Part(len(rows), context=asked)
             try:
                 read = self._read(body, part, counters)
             except SalverError as problem:
-                part.failure = problem
+                part.failure = settled(problem)
             else:
                 part.count = part.rows = len(read)
                 rows += read

@@ -13,6 +13,7 @@ from salver import tables
 from salver.errors import SalverError
 from salver.protocols import Options
 from salver.protocols.extra import ExtraFields
+from salver.protocols.refusals import settled
 from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, decoder, too_many_rows
 from salver.protocols.tabular import Table, Tabular
 
@@ -55,7 +56,7 @@ class LinesReader:
             try:
                 read.append(self._rows.read(line, f"line {index + 1}: $"))
             except SalverError as problem:
-                errors[index] = problem
+                errors[index] = settled(problem)
         return read, errors
 
 

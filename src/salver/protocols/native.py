@@ -16,8 +16,10 @@ from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import in_place, refused_at, row_encoder
+from salver.protocols.bounds import MOST_MEMBERS, check_rows, elements, has_many_members, more_than
 from salver.protocols.extra import ExtraFields
-from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, elements, refusal
+from salver.protocols.refusals import settled
+from salver.protocols.rows import MAX_ROWS, UNREADABLE, RowType, bad_json, decoder, refusal
 from salver.protocols.tabular import Answering, Asked
 from salver.tables import Columns
 
@@ -26,6 +28,8 @@ Shape = Literal["row", "list", "strict list"]
 
 _TOO_MANY = 3 * MAX_ROWS
 """Bodies up to this many bytes can't hold more rows than allowed: a row is at least `{},`."""
+_LONG = 1 << 18
+_EXTRA = "Object contains unknown field"
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 
 
@@ -122,11 +126,13 @@ class NativeCodec:
 
     def _value(self, body: bytes) -> tuple[Any, bool]:
         """What a body holds, and whether it has no extra fields for sure."""
-        if not self._expects_extra:
+        long = len(body) > _LONG and not _ARRAY.match(body)
+        if long or not self._expects_extra:
             try:
                 return self._decode_strictly(body), True
-            except UNREADABLE:
-                pass
+            except UNREADABLE as problem:
+                if long or not str(problem).startswith(_EXTRA):
+                    raise  # it is bad without its extra fields too, or they may be a million: it is read just once more
         return self._decode(body), False
 
     def _count_extra(self, bodies: Sequence[bytes]) -> int:
@@ -140,8 +146,10 @@ class NativeCodec:
         try:
             if strict not in ("true", "false"):
                 raise error("bad-request", f"strict is {strict!r}; it can be true or false")
-            if len(body) > _TOO_MANY and body.count(b"{") > MAX_ROWS and _ARRAY.match(body):
-                elements(body)
+            if len(body) > _TOO_MANY and _ARRAY.match(body) and more_than(MAX_ROWS, body, b"{"):
+                check_rows(body)
+            if has_many_members(body, len(self._rows.names)):
+                raise error("invalid-row", f"$: more than {MOST_MEMBERS} fields that the model does not have")
             value, exact = self._value(body)
         except SalverError as problem:
             return _failed(problem), True
@@ -180,7 +188,7 @@ class NativeCodec:
         except SalverError as problem:
             if problem.code != "invalid-row":
                 raise
-            part.errors[index] = problem
+            part.errors[index] = settled(problem)
 
 
 class Native:
@@ -213,7 +221,7 @@ def _accepted(value: Any, rows: list[Any], *, strict: bool) -> Part:
 
 def _failed(problem: SalverError) -> Part:
     part = Part()
-    part.failure = problem
+    part.failure = settled(problem)
     return part
 
 

@@ -12,6 +12,12 @@ PROBLEM = "application/problem+json"
 JSON = "application/json"
 
 
+def settled(problem: SalverError) -> SalverError:
+    """The error without its traceback, whose frames hold the body, and often the error itself: a cycle."""
+    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
+    return problem
+
+
 def refusal_body(problem: SalverError, endpoint: str, text: str = "") -> tuple[bytes, str]:
     """An error as the body of an answer, and its media type; `text` is said where a shape has room for one text."""
     if endpoint == "native":

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
@@ -28,7 +28,6 @@ UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What decoding raises for a bad body."""
 
 _Read = Callable[[Any], Any]
-_SHORT = 1 << 20
 _PLACE = re.compile(r" - at `\$((?:\[(?:\d+|\.\.\.)\]|\.\w+)*)`$")
 """Where msgspec says a problem is; it ends with a backtick, which its text around a value never does."""
 
@@ -319,22 +318,6 @@ def _utf8_position(data: bytes) -> str:
     return ""
 
 
-def elements(data: bytes | Raw, where: str = "$") -> list[Raw]:
-    """The elements of a JSON array; raises `too-many-rows` beyond 10,000 without ever holding more."""
-    try:
-        if len(memoryview(data)) <= _SHORT:
-            items: Sequence[Any] = _LIST.decode(data)
-        else:
-            items = [item for item in msgspec.structs.astuple(_page().decode(data)) if item is not UNSET]
-    except msgspec.ValidationError as problem:
-        raise error("invalid-row", describe(problem, where)) from None
-    except UNREADABLE as problem:
-        raise bad_json(problem, data, where) from None
-    if len(items) > MAX_ROWS:
-        raise too_many_rows()
-    return list(items)
-
-
 def too_many_rows() -> SalverError:
     """The error of a request with more rows than allowed."""
     return error(
@@ -342,13 +325,3 @@ def too_many_rows() -> SalverError:
         f"more than {MAX_ROWS} rows in one request",
         hint="send several requests, or score a file in batch",
     )
-
-
-_LIST = msgspec.json.Decoder(list[Raw])
-
-
-@cache
-def _page() -> msgspec.json.Decoder[Any]:
-    """Decodes an array as a struct of one element more than allowed: msgspec skips what follows without storing it."""
-    members = [(f"e{place}", Raw | UnsetType, UNSET) for place in range(MAX_ROWS + 1)]
-    return msgspec.json.Decoder(msgspec.defstruct("Page", members, array_like=True, gc=False))

@@ -19,6 +19,7 @@ from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import in_place, refused_at, row_encoder
 from salver.protocols.instances import InstanceAnswers
+from salver.protocols.refusals import settled
 from salver.protocols.rows import RowType, refusal
 from salver.signature import Field
 from salver.tables import Columns
@@ -142,7 +143,7 @@ class TabularCodec:
             asked = self._answering.asked(options)
         except SalverError as problem:
             asked = Asked(options.get("endpoint", "native"))
-            parts = [Part(context=asked, failure=problem) for _ in bodies]
+            parts = [Part(context=asked, failure=settled(problem)) for _ in bodies]
             return Decoded(self._nothing(()), 0, parts)
         found: list[Columns] = []
         counters: list[Callable[[], int]] = []
@@ -154,7 +155,7 @@ class TabularCodec:
             try:
                 table = self._reader.read(body, options)
             except SalverError as problem:
-                part.failure = problem
+                part.failure = settled(problem)
                 continue
             part.count, part.rows, part.errors = table.count, table.rows, table.errors
             count += table.count

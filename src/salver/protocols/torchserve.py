@@ -20,6 +20,7 @@ from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import in_place, refused_at
 from salver.protocols.extra import ExtraFields
 from salver.protocols.instances import InstanceAnswers, ListReader, Row, json_kind, python_values
+from salver.protocols.refusals import settled
 from salver.protocols.rows import UNREADABLE, RowType, refusal
 from salver.tables import Columns
 
@@ -57,7 +58,7 @@ class TorchServeCodec:
                 data, where, part.context = self._open(body)
                 read, exact = self._lists.read(data, part, where)
             except SalverError as problem:
-                part.failure = problem
+                part.failure = settled(problem)
                 continue
             part.count = part.rows = len(read)
             rows += read

@@ -20,6 +20,7 @@ from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import failed, refused
+from salver.protocols.bounds import MOST_MEMBERS, check_rows, has_many_members
 from salver.protocols.extra import ExtraFields
 from salver.protocols.instances import (
     ENOUGH,
@@ -32,7 +33,8 @@ from salver.protocols.instances import (
     needs_python,
     python_values,
 )
-from salver.protocols.rows import UNREADABLE, RowType, decoder, describe, elements, json_type, refusal
+from salver.protocols.refusals import settled
+from salver.protocols.rows import UNREADABLE, RowType, decoder, describe, json_type, refusal
 from salver.tables import Columns
 
 SIGNATURE_NAMES = (None, "", "serving_default")
@@ -74,7 +76,7 @@ class V1Codec:
             try:
                 part.context, read, exact = self._read(body, part)
             except SalverError as problem:
-                part.failure = problem
+                part.failure = settled(problem)
             else:
                 part.count = part.rows = len(read)
                 rows += read
@@ -112,8 +114,10 @@ class V1Codec:
 
         Raises what is wrong, with the bad rows in `part.errors`.
         """
+        if len(body) > ENOUGH and has_many_members(body):
+            raise error("bad-protocol-body", f"$: more than {MOST_MEMBERS} members")
         if len(body) > ENOUGH and self._reader.could_exceed(body):
-            self._check_count(body)
+            check_rows(body, "instances")
         if first := _FIRST.search(body):
             for fast in self._lenient if self._expects_extra else self._both:
                 try:
@@ -141,16 +145,6 @@ class V1Codec:
             return _of_python(python_values(body, problem))
         _check_name(envelope.signature_name)
         return envelope.instances, envelope.inputs
-
-    def _check_count(self, body: bytes) -> None:
-        """Refuse too many instances before they are all held in memory; any other problem is found later."""
-        try:
-            instances, _ = self._open(body)
-            if isinstance(instances, Raw):
-                elements(instances)
-        except SalverError as problem:
-            if problem.code == "too-many-rows":
-                raise
 
 
 class V1:

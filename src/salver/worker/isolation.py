@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from salver import tables
 from salver.errors import SalverError, error
 from salver.frameworks import Columns, Predict
+from salver.protocols.refusals import settled
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,7 @@ class Isolation:
         start, stop = span
         if stop - start == 1 or not self._bisect:
             self._on_raise(raised)
-            problem = raised if isinstance(raised, SalverError) else model_error(raised)
+            problem = settled(raised) if isinstance(raised, SalverError) else model_error(raised)
             failures.update(dict.fromkeys(range(start, stop), problem))
             return []
         middle = (stop - start) // 2

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from salver.errors import SalverError, error
 from salver.gateway.compressed import Decompressor
 from salver.limits import Limits, over
+from salver.memory import HEAP
 
 
 class Messages:
@@ -39,6 +40,7 @@ class Messages:
                 raise too_large(self._limits.body)
             if len(buffer) < size + 5:
                 return
+            HEAP.took(size)
             packed = buffer[0]
             with memoryview(buffer) as view:
                 message = bytes(view[5 : size + 5])

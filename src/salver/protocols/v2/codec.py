@@ -18,13 +18,13 @@ import numpy as np
 
 from salver import tables
 from salver.errors import SalverError, error
-from salver.limits import BODY
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import ENCODER, failed, refused
+from salver.protocols.refusals import settled
 from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, refusal, told
 from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
-from salver.protocols.v2.datatypes import check_outputs
-from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader
+from salver.protocols.v2.datatypes import MAX_TENSORS, check_outputs
+from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader, too_many
 from salver.protocols.v2.tensors import TensorReader, TensorWriter, Written
 from salver.signature import Column
 from salver.tables import Columns, MatrixColumns
@@ -83,7 +83,7 @@ class V2Codec:
         self._all_float = all(isinstance(field, Column) and field.type == "float" for field in self._fields)
         self._all_columns = all(isinstance(field, Column) for field in self._fields)
         self._build = tables.builder(self._fields, tuple)
-        self._requests = RequestReader(self._fields)
+        self._requests = RequestReader(self._fields, len(subject.signature.outputs))
         self._reader = TensorReader(self._fields)
         self._outputs = [field.name for field in subject.signature.outputs]
         self._writers = [TensorWriter(field) for field in subject.signature.outputs]
@@ -112,7 +112,7 @@ class V2Codec:
             except UNREADABLE as problem:
                 parts.append(Part(failure=bad_json(problem, body)))
             except SalverError as problem:
-                parts.append(Part(failure=problem))
+                parts.append(Part(failure=settled(problem)))
             else:
                 count = batch.count - start
                 parts.append(Part(start, count, count, asked))
@@ -226,8 +226,8 @@ class V2Codec:
         return sum(tensor.name not in self._names for inputs in named for tensor in inputs)
 
     def _by_name(self, inputs: list[InputTensor]) -> dict[str, int]:
-        if len(inputs) > BODY.tensors:
-            raise error("too-large", f"$.inputs: {len(inputs)} tensors, the limit is {BODY.tensors}")
+        if len(inputs) > MAX_TENSORS:
+            raise too_many("inputs")
         given = {tensor.name: place for place, tensor in enumerate(inputs)}
         if len(given) < len(inputs):
             raise error("bad-protocol-body", "$.inputs: two tensors have the same name")

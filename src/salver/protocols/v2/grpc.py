@@ -15,6 +15,7 @@ from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject, protobuf
 from salver.protocols.answers import failed
 from salver.protocols.protobuf import Malformed
+from salver.protocols.refusals import settled
 from salver.protocols.rows import capped, listed, optional, refusal, told
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
 from salver.protocols.v2.grpc_outputs import TensorWriter, Written
@@ -77,7 +78,7 @@ class V2GrpcCodec:
                 parts.append(Part(failure=error("bad-protocol-body", f"the message can't be read: {problem}")))
                 single = False
             except SalverError as problem:
-                parts.append(Part(failure=problem))
+                parts.append(Part(failure=settled(problem)))
                 single = False
             else:
                 count = len(rows) - start

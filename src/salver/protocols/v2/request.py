@@ -15,14 +15,17 @@ from msgspec import Meta, Raw, Struct
 
 from salver.errors import SalverError, error
 from salver.protocols import Options
+from salver.protocols.bounds import MOST_MEMBERS, beyond, has_many_members, more_than
 from salver.protocols.rows import UNREADABLE
 from salver.protocols.v2.binary import raw_shape
-from salver.protocols.v2.datatypes import bad
+from salver.protocols.v2.datatypes import MAX_TENSORS, bad
 from salver.protocols.v2.metadata import datatype
 from salver.signature import Field, Tensor
 
 HEADER = "inference-header-content-length"
 LONG = 1 << 20
+_FEW = 12 * MAX_TENSORS
+"""Bodies up to this many bytes can't ask for more outputs than allowed: one is at least `{"name":""},`."""
 _DATA = re.compile(rb'"data"\s*:\s*((?:\[\s*)+)')
 Length = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NOTHING: Mapping[int, memoryview] = {}
@@ -83,8 +86,9 @@ Received = tuple[Request, Mapping[int, memoryview]]
 class RequestReader:
     """Reads the requests of one signature."""
 
-    def __init__(self, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: Sequence[Field], outputs: int) -> None:
         self._fields = fields
+        self._most = (("inputs", MAX_TENSORS), ("outputs", max(MAX_TENSORS, outputs)))
         self._decode = msgspec.json.Decoder(Request).decode
         direct = all(isinstance(field, Tensor) and field.dtype.startswith("float") for field in fields)
         depths = {1, *(len(field.shape) for field in fields if isinstance(field, Tensor))} if direct else set()
@@ -99,7 +103,16 @@ class RequestReader:
             found = self._directly(body)
             if found is not None:
                 return found, _NOTHING
-        return self._decode(body), _NOTHING
+        return self._whole(body), _NOTHING
+
+    def _whole(self, body: bytes) -> Request:
+        """The request that JSON holds; one of too many tensors is refused before they are read."""
+        if len(body) > _FEW:
+            if has_many_members(body):
+                raise bad(f"$: more than {MOST_MEMBERS} members")
+            if more_than(MAX_TENSORS, body, b"{") and (name := beyond(body, self._most)):
+                raise too_many(name, dict(self._most)[name])
+        return self._decode(body)
 
     def _directly(self, body: bytes) -> Request | None:
         """The request with its data already read as floats, in one pass; None where it is not of that kind."""
@@ -121,7 +134,7 @@ class RequestReader:
             return self._raw(body)
         if at > len(body):
             raise bad(f"{HEADER} says {at} bytes of JSON, the body has {len(body)}")
-        request = self._decode(body[:at])
+        request = self._whole(body[:at])
         binary = {}
         view = memoryview(body)
         for place, tensor in enumerate(request.inputs):
@@ -153,6 +166,11 @@ class RequestReader:
         tensor = InputTensor(field.name, list(raw_shape(field, len(body))), kind)
         request = Request([tensor], parameters=RequestParameters(binary_data_output=True))
         return request, {0: memoryview(body)}
+
+
+def too_many(name: str, most: int = MAX_TENSORS) -> SalverError:
+    """The error of a request with more inputs, or wanted outputs, than allowed."""
+    return error("too-large", f"$.{name}: more tensors than {most}")
 
 
 def _numbers_at(depth: int) -> Any:
