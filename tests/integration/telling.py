@@ -16,16 +16,20 @@ class Teller(salver.Model):
 
     def load(self, files: Path) -> None:
         self.diary = Path((files / "diary").read_text())
+        self._note("loaded")
 
     def predict(self, rows: Any) -> Iterator[dict[str, list[Any]]]:
         asked = [str(text) for text in rows["steps"]]
         made = 0
+        self._note(f"begun {asked[0]}")
         try:
             for step in range(max(int(text.split()[0]) for text in asked)):
                 if step == 1 and any("raise" in text for text in asked):
                     raise ValueError(step)
                 if step == 1 and any("die" in text for text in asked):
                     os._exit(3)
+                if step == 1 and any("stall" in text for text in asked):
+                    time.sleep(1.0)
                 if any("slow" in text for text in asked):
                     time.sleep(0.02)
                 made += 1
@@ -33,3 +37,7 @@ class Teller(salver.Model):
         finally:
             with self.diary.open("a") as diary:
                 diary.write(f"{asked[0]}: {made}\n")
+
+    def _note(self, what: str) -> None:
+        with self.diary.with_suffix(".begun").open("a") as notes:
+            notes.write(f"{what}\n")

@@ -15,6 +15,7 @@ import pytest
 import salver
 from tests.integration.server import Answer, Server
 from tests.integration.telling import Teller
+from tests.integration.watched import comes
 
 PREDICT = "/models/teller/predict"
 EVENTS = {"accept": "text/event-stream"}
@@ -27,6 +28,14 @@ class Telling:
     def __init__(self, server: Server, diary: Path) -> None:
         self.server = server
         self._diary = diary
+
+    def notes(self) -> list[str]:
+        """What was loaded and begun so far."""
+        return self._diary.with_suffix(".begun").read_text().splitlines()
+
+    def begun(self, steps: str) -> None:
+        """Return when the generator for this request has begun."""
+        comes(lambda: f"begun {steps}" in self.notes())
 
     def ask(self, steps: str, headers: dict[str, str] | None = None) -> Answer:
         return self.server.post(PREDICT, {"steps": steps}, headers)
@@ -150,3 +159,33 @@ def test_an_old_client_gets_its_pieces_up_to_the_end_of_the_connection(telling: 
     head, _, pieces = got.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head
     assert [piece["step"] for piece in _events(pieces)] == [0, 1]
+
+
+def test_a_client_that_leaves_stops_the_generator_of_its_whole_answer(telling: Telling) -> None:
+    loads = telling.notes().count("loaded")
+    body = b'{"steps": "2000 slow"}'
+    with socket.create_connection(("127.0.0.1", telling.server.port), timeout=30) as sock:
+        sock.sendall(
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (PREDICT.encode(), len(body), body)
+        )
+        telling.begun("2000 slow")
+    assert telling.diary("2000 slow") < 2000
+    assert telling.ask("1").json == {"text": "0 ", "step": 0}, "its worker is free"
+    assert telling.notes().count("loaded") == loads, "and the same one"
+
+
+def test_a_whole_answer_ends_at_its_deadline_and_with_it_the_generator(telling: Telling) -> None:
+    loads = telling.notes().count("loaded")
+    got = telling.ask("1999 slow", {"x-request-timeout-ms": "300"})
+    assert (got.status, got.json["code"]) == (504, "deadline-exceeded")
+    assert 0 < telling.diary("1999 slow") < 1999
+    assert telling.ask("1").status == 200
+    assert telling.notes().count("loaded") == loads
+
+
+def test_a_stream_whose_next_piece_comes_too_late_ends_and_so_does_its_generator(telling: Telling) -> None:
+    first, problem = _events(telling.ask("50 stall", {**EVENTS, "x-request-timeout-ms": "300"}).body)
+    assert first == {"text": "0 ", "step": 0}
+    assert problem["code"] == "deadline-exceeded"
+    assert telling.diary("50 stall") < 50

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import salver
 from salver.dispatch.launch import Command, worker_command
 from salver.dispatch.process import WorkerProcess
 from salver.environments.place import Place
-from salver.frames import Answers, Batch, Counted, Form, Hello, Message, Reader, pack
+from salver.frames import Answers, Batch, Cancel, Counted, Form, Hello, Message, Reader, pack
 from salver.registry import Registry, ReleaseCache
 from salver.storage.folder import FolderStorage
 from tests.integration.oracle import answer
+from tests.integration.telling import Teller
+from tests.integration.watched import comes
 
 NATIVE = Form("native")
 PATIENCE = 60.0
@@ -38,6 +42,9 @@ class Gateway:
         deadline = time.monotonic_ns() + int(timeout * 1e9)
         self._socket.sendall(pack(Batch(1, form, list(bodies), [deadline] * len(bodies), list(bodies.values()))))
 
+    def cancel(self, *numbers: int) -> None:
+        self._socket.sendall(pack(Cancel(1, list(numbers))))
+
     def next(self) -> Message:
         while not self._messages:
             self._messages = self._reader.feed(self._socket.recv(65536))
@@ -53,15 +60,27 @@ class Gateway:
         self._socket.close()
 
 
+def with_worker(registry: Registry, name: str, scratch: Path, talk: Callable[[Path], None]) -> None:
+    """Talk to a worker of this release, at its socket."""
+    folder = ReleaseCache(scratch / "cache").open(registry, registry.find(name))
+
+    def command(listen_fd: int, status_fd: int) -> Command:
+        return worker_command(f"{name}/0", folder, Place(), (listen_fd, status_fd), threads=1)
+
+    async def scenario() -> None:
+        worker = WorkerProcess(f"{name}/0", scratch / "0.sock", command)
+        await worker.start(PATIENCE)
+        try:
+            await asyncio.to_thread(talk, worker.path)
+        finally:
+            await worker.stop()
+
+    asyncio.run(scenario())
+
+
 def test_batches_of_several_gateways_and_forms_share_a_call_and_each_gets_its_own_answers(
     published: Path, tmp_path: Path
 ) -> None:
-    registry = Registry(FolderStorage(published))
-    folder = ReleaseCache(tmp_path / "cache").open(registry, registry.find("oracle@1"))
-
-    def command(listen_fd: int, status_fd: int) -> Command:
-        return worker_command("oracle@1/0", folder, Place(), (listen_fd, status_fd), threads=1)
-
     def talk(path: Path) -> None:
         first, second = Gateway(path), Gateway(path)
         first.send(NATIVE, {1: row(1, "sleep")})
@@ -84,12 +103,53 @@ def test_batches_of_several_gateways_and_forms_share_a_call_and_each_gets_its_ow
         first.close()
         second.close()
 
-    async def scenario() -> None:
-        worker = WorkerProcess("oracle@1/0", tmp_path / "0.sock", command)
-        await worker.start(PATIENCE)
-        try:
-            await asyncio.to_thread(talk, worker.path)
-        finally:
-            await worker.stop()
+    with_worker(Registry(FolderStorage(published)), "oracle@1", tmp_path, talk)
 
-    asyncio.run(scenario())
+
+def test_a_whole_answer_is_made_for_who_is_left_and_for_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    diary = tmp_path / "seen"
+    (tmp_path / "files" / "diary").write_text(str(diary))
+    registry = tmp_path / "registry"
+    salver.release("teller", Teller, examples=[{"steps": "3"}], files=tmp_path / "files", registry=str(registry))
+
+    def begun(steps: str) -> None:
+        comes(lambda: f"begun {steps}" in diary.with_suffix(".begun").read_text().splitlines())
+
+    def ended(steps: str) -> list[int]:
+        lines = [line.rpartition(": ") for line in diary.read_text().splitlines()]
+        return [int(made) for asked, _, made in lines if asked == steps]
+
+    def talk(path: Path) -> None:
+        first, second = Gateway(path), Gateway(path)
+        first.send(NATIVE, {1: b'{"steps":"50 slow"}', 2: b'{"steps":"2"}'})
+        begun("50 slow")
+        first.cancel(1)
+        first.send(NATIVE, {3: b'{"steps":"9"}'})
+        first.cancel(3)
+        both, unwanted = first.answers(), first.answers()
+        assert both.ids == [1, 2]
+        assert both.bodies[1].endswith(b'"step":49}'), "who is left gets the answer of the whole batch"
+        assert ended("50 slow") == [50]
+        assert [(reply.id, reply.code) for reply in unwanted.replies] == [(3, "deadline-exceeded")]
+        assert not ended("9"), "what was cancelled while the model was at work is not begun"
+        first.send(NATIVE, {4: b'{"steps":"3000 slow"}', 5: b'{"steps":"3000 slow"}'})
+        begun("3000 slow")
+        first.cancel(4)
+        first.cancel(5)
+        assert [(reply.id, reply.code) for reply in first.answers().replies] == [
+            (4, "deadline-exceeded"),
+            (5, "deadline-exceeded"),
+        ]
+        assert 0 < ended("3000 slow")[0] < 3000
+        first.send(NATIVE, {6: b'{"steps":"2999 slow"}'})
+        begun("2999 slow")
+        first.close()
+        second.send(NATIVE, {1: b'{"steps":"1"}'})
+        assert second.answers().ids == [1], "a gateway that is gone waits for nothing"
+        second.send(NATIVE, {2: b'{"steps":"2998 slow"}'}, timeout=0.3)
+        assert second.answers().replies[0].code == "deadline-exceeded"
+        assert ended("2998 slow")[0] < 2998
+        second.close()
+
+    with_worker(Registry(FolderStorage(registry)), "teller@1", tmp_path, talk)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from salver.dispatch.fairness import BURST, COST, REMEMBERED, Lanes
+from salver.dispatch.fairness import BURST, COST, LATELY, REMEMBERED, Lanes
 
 
 class Item:
@@ -45,20 +45,49 @@ def test_a_frame_is_full_at_its_requests_or_bytes_but_never_empty() -> None:
     assert lanes.bytes == 200
 
 
-def test_a_higher_priority_goes_first_and_gives_way_last() -> None:
+def test_a_higher_priority_goes_first_and_is_last_to_go() -> None:
     low, high = Item("a", priority=-1), Item("b", priority=0)
     lanes = Lanes([low, high])
-    assert lanes.give_way(Item("c")) is low
-    assert lanes.give_way(Item("c", priority=-2)) is None
+    lowest = Item("c", priority=-2)
+    assert lanes.last(Item("c"))[0] is low
+    assert lanes.last(lowest)[0] is lowest
     assert lanes.take(1, 1e9) == [high]
 
 
-def test_the_newest_of_who_has_the_most_gives_way_but_never_to_their_own() -> None:
+def test_the_last_is_the_newest_of_who_has_asked_the_most_or_the_one_that_comes() -> None:
     most = [Item("a") for _ in range(5)]
     lanes = Lanes([*most, Item("b"), Item("b")])
-    assert lanes.give_way(Item("c")) is most[-1]
-    assert lanes.give_way(Item("a")) is None
-    assert lanes.give_way(Item("b", 10_000)) is None, "who would have more than they is refused"
+    own, large = Item("a"), Item("b", 10_000)
+    assert lanes.last(Item("c"))[0] is most[-1]
+    assert lanes.last(own)[0] is own
+    assert lanes.last(large)[0] is large, "who would have more than they"
+
+
+def test_who_was_served_more_is_last_though_others_have_more_waiting() -> None:
+    noisy = [Item("noisy") for _ in range(300)]
+    lanes = Lanes(noisy)
+    lanes.take(298, 1e9)
+    for _ in range(BURST - 1):
+        lanes.push(Item("quiet"))
+    assert lanes.last(Item("quiet"))[0] is noisy[-1]
+
+
+def test_nobody_is_beyond_their_share_who_would_be_served_before_what_others_were_served_lately() -> None:
+    lanes = Lanes([Item("noisy") for _ in range(300)])
+    lanes.take(299, 1e9, LATELY)
+    (left,) = lanes
+    assert lanes.last(Item("quiet")) == (left, True)
+    lanes.remove(left)
+    burst = [Item("quiet") for _ in range(2 * BURST)]
+    for item in burst:
+        lanes.push(item)
+    assert lanes.last(Item("other")) == (burst[-1], True), "a burst has its bounds"
+    for item in burst[BURST - 2 :]:
+        lanes.remove(item)
+    assert lanes.last(Item("other")) == (burst[BURST - 3], False)
+    lanes.take(1, 1e9, 3 * LATELY)
+    lanes.take(1, 1e9, 5 * LATELY)
+    assert lanes.last(Item("other")) == (burst[BURST - 3], True), "what was served long ago counts no more"
 
 
 def test_who_was_away_goes_before_who_asks_all_the_time_but_only_for_a_burst() -> None:
@@ -93,6 +122,15 @@ def test_the_share_ahead_of_a_request_is_what_is_served_before_it() -> None:
     assert lanes.ahead(Item("noisy")) == 1.0
     assert lanes.ahead(Item("quiet")) == pytest.approx(0.03)
     assert lanes.ahead(Item("other", priority=1)) == 0.0
+
+
+def test_who_was_served_less_has_less_ahead() -> None:
+    lanes = Lanes([Item("noisy") for _ in range(200)])
+    lanes.take(100, 1e9)
+    for _ in range(10):
+        lanes.push(Item("quiet"))
+    assert lanes.ahead(Item("quiet")) == pytest.approx(10 / 110)
+    assert lanes.ahead(Item("noisy")) == 1.0
 
 
 def test_what_is_remembered_of_callers_who_left_is_bounded() -> None:

@@ -222,12 +222,9 @@ class Batcher:
             self.queue.remove(call)
         return None
 
-    def expire(self, now: int) -> list[Call]:
-        """The requests whose deadline has passed; they have ended."""
-        late = [call for call in self._open() if 0 < call.deadline <= now]
-        for call in late:
-            self.cancel(call)
-        return late
+    def expire(self, now: int) -> list[tuple[Call, Slot | None]]:
+        """The requests whose deadline has passed, and the worker of each, to be told; they have ended."""
+        return [(call, self.cancel(call)) for call in list(self._open()) if 0 < call.deadline <= now]
 
     def close(self) -> list[Call]:
         """End every open request; returns them."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from salver.dispatch.admission import retry_after
-from salver.dispatch.batching import Batcher
+from salver.dispatch.batching import Batcher, Slot
 from salver.dispatch.call import Call, Failure, Limits
 from salver.dispatch.quarantine import Quarantine
 from salver.dispatch.upstream import Upstream
@@ -117,9 +117,7 @@ class Dispatcher:
 
     def cancel(self, call: Call) -> None:
         """Nobody waits any more: drop the request wherever it is."""
-        slot = self.batcher.cancel(call)
-        if slot is not None:
-            self._by_slot[slot.name].cancel([call.id])
+        self._tell(call, self.batcher.cancel(call))
 
     async def drained(self) -> None:
         """Return when no request is open."""
@@ -204,10 +202,16 @@ class Dispatcher:
 
     def _sweep(self) -> None:
         self._sweeping = None
-        for call in self.batcher.expire(time.monotonic_ns()):
+        for call, slot in self.batcher.expire(time.monotonic_ns()):
+            self._tell(call, slot)
             self._taker.failed(call, "deadline-exceeded")
         if self.open_requests:
             self._sweeping = self._loop.call_later(SWEEP, self._sweep)
+
+    def _tell(self, call: Call, slot: Slot | None) -> None:
+        """Tell the worker that has a request that nobody waits for it any more."""
+        if slot is not None:
+            self._by_slot[slot.name].cancel([call.id])
 
     def _shed(self, failures: Sequence[Failure], call: Call) -> str:
         """End the others that made room for a request; returns the code that refuses the request itself, or ''."""

@@ -5,7 +5,9 @@ Rule 2: callers of one priority get equal shares of the cost (bytes, and a littl
         Each caller has a tag that grows by what was served to it; the lowest tag is next. A caller that comes anew
         goes on at its own last tag, but no further back than a few requests behind the one that was served last: who
         asks less than their share may do so in bursts, and nobody saves up more than that.
-Rule 3: where room must be made, the newest request of the caller with the most waiting goes.
+Rule 3: where room must be made, the request goes that would be served last: the newest of the caller who has asked the
+        most beyond their share. Only where there is no room at all does that hit one who has asked no more than it:
+        that is one whose request would be served before what others were served lately.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ COST = 256
 BURST = 32
 """So many requests like its first may a caller who was away have served before the others' next."""
 REMEMBERED = 1024
+LATELY = 100_000_000
+"""Nanoseconds, at least: what was served in them, and in one frame, says who asks beyond their share."""
 
 
 class Queued(Protocol):
@@ -61,6 +65,11 @@ class Lane(Generic[Item]):
         self.cost = 0
         self.items: deque[Item] = deque()
 
+    @property
+    def end(self) -> int:
+        """Its tag when all that waits will have been served."""
+        return self.tag + self.cost
+
     def __lt__(self, other: Lane[Item]) -> bool:
         """Whether it is served before the other."""
         return (-self.priority, self.tag) < (-other.priority, other.tag)
@@ -69,13 +78,16 @@ class Lane(Generic[Item]):
 class Lanes(Generic[Item]):
     """Everything that waits, by caller and priority."""
 
-    __slots__ = ("_heap", "_lanes", "_past", "_tags", "bytes", "count")
+    __slots__ = ("_before", "_heap", "_lanes", "_lately", "_past", "_since", "_tags", "bytes", "count")
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._lanes: dict[tuple[int, str], Lane[Item]] = {}
         self._heap: list[Lane[Item]] = []  # may hold lanes that are empty, and then none of `_lanes`
         self._past: dict[tuple[int, str], int] = {}  # the tags of lanes that ran empty
         self._tags: dict[int, int] = {}  # the highest that was served, of each priority
+        self._lately: dict[int, int] = {}  # the same, since `_since`
+        self._before: dict[int, int] = {}  # and in the time of `LATELY` or more before
+        self._since = 0
         self.count = 0
         self.bytes = 0
         for item in items:
@@ -92,17 +104,18 @@ class Lanes(Generic[Item]):
         """Let it wait behind its caller's others."""
         lane = self._lanes.get((item.priority, item.key))
         if lane is None:
-            own = self._past.pop((item.priority, item.key), 0)
-            tag = max(own, self._tags.get(item.priority, 0) - BURST * cost(item))
-            lane = self._lanes[item.priority, item.key] = Lane(item.key, item.priority, tag)
+            lane = self._lanes[item.priority, item.key] = Lane(item.key, item.priority, self._start(item))
+            self._past.pop((item.priority, item.key), None)
             heappush(self._heap, lane)
         lane.items.append(item)
         lane.cost += cost(item)
         self.count += 1
         self.bytes += len(item.body)
 
-    def take(self, most: int, most_bytes: float) -> list[Item]:
+    def take(self, most: int, most_bytes: float, now: int = 0) -> list[Item]:
         """The next items, at most so many and so many bytes, but at least one."""
+        if now - self._since > LATELY:
+            self._before, self._lately, self._since = self._lately, {}, now
         taken: list[Item] = []
         size = 0
         while self.count and len(taken) < most:
@@ -115,6 +128,7 @@ class Lanes(Generic[Item]):
                 break
             heappop(self._heap)
             self._tags[lane.priority] = max(lane.tag, self._tags.get(lane.priority, 0))
+            self._lately[lane.priority] = max(lane.tag, self._lately.get(lane.priority, 0))
             lane.tag += cost(item)
             lane.items.popleft()
             self._left(lane, item)
@@ -136,24 +150,30 @@ class Lanes(Generic[Item]):
     def ahead(self, item: Item) -> float:
         """The share of what waits that will be served before it."""
         total = before = 0
-        own = self._lanes.get((item.priority, item.key))
-        mine = cost(item) + (own.cost if own is not None else 0)
+        end = self._start(item) + cost(item)
         for lane in self._lanes.values():
             total += lane.cost
-            if lane.priority > item.priority or lane is own:
+            if lane.priority > item.priority:
                 before += lane.cost
             elif lane.priority == item.priority:
-                before += min(lane.cost, mine)
+                before += min(lane.cost, max(0, end - lane.tag))
         return before / total if total else 0.0
 
-    def give_way(self, item: Item) -> Item | None:
-        """What must go before `item` is refused: the newest of the caller with the most; None if that is its own."""
+    def last(self, item: Item) -> tuple[Item, bool]:
+        """What would be served last, `item` among it; and whether its caller has asked beyond their share."""
+        start = self._start(item)
+        last = max(self._lanes.values(), key=lambda lane: (-lane.priority, lane.end), default=None)
+        if last is not None and (-last.priority, last.end) > (-item.priority, start + cost(item)):
+            item = last.items[-1]
+            start = last.end - cost(item)
+        return item, start >= max(self._lately.get(item.priority, 0), self._before.get(item.priority, 0))
+
+    def _start(self, item: Item) -> int:
+        """The tag at which it would be served, behind its caller's others."""
         own = self._lanes.get((item.priority, item.key))
-        mine = cost(item) + (own.cost if own is not None else 0)
-        most = max(self._lanes.values(), key=lambda lane: (-lane.priority, lane.cost), default=None)
-        if most is None or most is own or (-most.priority, most.cost) <= (-item.priority, mine):
-            return None
-        return most.items[-1]
+        if own is not None:
+            return own.end
+        return max(self._past.get((item.priority, item.key), 0), self._tags.get(item.priority, 0) - BURST * cost(item))
 
     def _left(self, lane: Lane[Item], item: Item) -> None:
         lane.cost -= cost(item)

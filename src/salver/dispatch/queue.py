@@ -4,7 +4,8 @@ Rule 1: while no more waits than one frame holds, neither callers nor order matt
 Rule 2: beyond that, and where several callers wait, `fairness` says who is next and whose request makes room.
 Rule 3: beyond that, `admission` says whether a new request would wait too long.
 Rule 4: where callers share, a frame is no larger than pays: who comes anew waits for the one that is being answered.
-        What pays shows where frames differ in size; where they don't, one now and then is a quarter of that.
+        What pays shows where frames differ in size; where they don't, one now and then is a quarter of that, but not
+        while what waits is only a burst.
 Rule 5: a refusal costs the same however large the body is.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from salver.dispatch.admission import SLOW, Backlog, Pace, misses, too_long, wait
+from salver.dispatch.admission import SLOW, STANDING, Backlog, Pace, misses, too_long, wait
 from salver.dispatch.call import Call, Failure, Limits
 from salver.dispatch.fairness import Lanes
 
@@ -56,7 +57,8 @@ class Queue:
         """The requests of the next frame, within the caps of one; `watched` says that its time is measured."""
         waiting, limits = self.waiting, self._limits
         if self.lanes is not None:
-            return self._share(self.lanes, 4 if watched and self._pace.is_vague() else 1)
+            probe = watched and now - self._stands > STANDING and self._pace.is_vague()
+            return self._share(self.lanes, 4 if probe else 1, now)
         if len(waiting) <= limits.batch_requests and self.bytes <= limits.batch_bytes:
             self.waiting = []
             self.bytes = self._same = 0
@@ -120,6 +122,8 @@ class Queue:
                 if call.deadline and misses(backlog, self._pace, call.deadline - call.started, share):
                     return (Failure(call, "would-miss-deadline"),)
                 late = too_long(backlog, self._pace, call.started - self._since(call))
+                if late and lanes is not None:
+                    _, late = lanes.last(call)
         if not late and self._fits(call):
             self._push(call)
             return ()
@@ -128,12 +132,14 @@ class Queue:
         return self._make_room(call, lanes, len(call.body) if late else 0)
 
     def _make_room(self, call: Call, lanes: Lanes[Call], least: int) -> list[Failure]:
-        """End the newest requests of those with the most, at least so many bytes, until this one fits or is next."""
+        """End what would be served last, at least so many bytes, until this one fits or is the last itself."""
         failures: list[Failure] = []
         left = self.bytes - least
         while not failures or self.bytes > left or not self._fits(call):
-            other = lanes.give_way(call)
-            if other is None:
+            other, beyond = lanes.last(call)
+            if not beyond and self._fits(call):
+                break
+            if other is call:
                 self._merge()
                 return [*failures, Failure(call, "overloaded")]
             self._drop(other, lanes)
@@ -142,11 +148,11 @@ class Queue:
         self._push(call)
         return failures
 
-    def _share(self, lanes: Lanes[Call], parts: int) -> list[Call]:
+    def _share(self, lanes: Lanes[Call], parts: int, now: int) -> list[Call]:
         """A frame no larger than pays, or one of so many parts of it."""
         limits = self._limits
         size = min(limits.batch_bytes, self._pace.worth())
-        taken = lanes.take(max(1, limits.batch_requests // parts), size / parts)
+        taken = lanes.take(max(1, limits.batch_requests // parts), size / parts, now)
         self.bytes = lanes.bytes
         self._merge()
         return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class _Loaded:
             return gathered(list(self.pieces(columns)))
         return self._after(self.model.predict(self._prepared(columns)))
 
-    def pieces(self, columns: Columns) -> Iterator[Any]:
+    def pieces(self, columns: Columns) -> Generator[Any, None, None]:
         """What a class that yields gives, piece by piece, each through its postprocess."""
         for piece in self.model.predict(self._prepared(columns)):
             yield self._after(piece)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from salver import tables
@@ -14,20 +15,31 @@ STREAM = "stream"
 """The capability of a release whose model yields."""
 
 
+class Abandoned(BaseException):
+    """Nobody waits for the answer that was being made: no failure of the model, and not caught as one."""
+
+
 class Streaming:
     """A model that yields, as a `Predict` of whole answers; its `stream` gives the pieces.
 
     Each piece has one entry per row, like an answer of `predict`. A whole answer has the pieces of a text put together,
-    and of everything else the last piece.
+    and of everything else the last piece. `wanted` is asked after each piece of a whole answer.
     """
 
-    def __init__(self, call: Callable[[Columns], Iterator[Any]], signature: Signature) -> None:
+    def __init__(self, call: Callable[[Columns], Generator[Any, None, None]], signature: Signature) -> None:
         self._call = call
         self._first, self._outputs = signature.inputs[0].name, signature.outputs
+        self.wanted: Callable[[], bool] = lambda: True
 
     def __call__(self, columns: Columns) -> Columns:
-        """The outputs of all rows at once."""
-        return self._fitted(gathered(list(self._call(columns))), columns)
+        """The outputs of all rows at once; raises `Abandoned`, its generator closed, once they are not wanted."""
+        made = []
+        with closing(self._call(columns)) as pieces:
+            for piece in pieces:
+                made.append(piece)
+                if not self.wanted():
+                    raise Abandoned
+        return self._fitted(gathered(made), columns)
 
     def stream(self, columns: Columns) -> Iterator[Columns]:
         """The outputs of all rows, piece by piece."""

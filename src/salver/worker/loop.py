@@ -27,6 +27,8 @@ from salver.frames import (
     Started,
     pack,
 )
+from salver.frameworks.pieces import Abandoned
+from salver.memory import HEAP
 from salver.protocols.refusals import PROBLEM
 from salver.worker import traces
 from salver.worker.predictor import Predictor
@@ -36,6 +38,8 @@ RECEIVE = 256 << 10
 MAX_BACKLOG = 512 << 20
 MAX_STREAMS = 256
 """Streams that one worker advances in turns."""
+LOOK = 5_000_000
+"""Nanoseconds between two looks at who still waits, while a model that yields makes a whole answer."""
 _TOO_MANY = problem_json(
     error("overloaded", f"a worker streams {MAX_STREAMS} answers already", hint="try again in a moment")
 )
@@ -75,6 +79,9 @@ class Loop:
         self._streams: list[Stream[Peer]] = []
         self._buffer = memoryview(bytearray(RECEIVE))
         self._stopping = False
+        self._asked: list[Asked] = []  # what the model is at work on
+        self._look_at = 0
+        predictor.ask(self._is_awaited)
 
     def stop(self) -> None:
         """Finish the batch at hand, write its answers, and return from `run`."""
@@ -86,22 +93,27 @@ class Loop:
         self._selector.register(self._listener, selectors.EVENT_READ)
         while not self._stopping:
             moving = [stream for stream in self._streams if stream.may_go_on]
-            for key, events in self._selector.select(timeout=0.0 if moving else 1.0):
-                if key.data is None:
-                    self._accept()
-                    continue
-                peer = cast("Peer", key.data)
-                if events & selectors.EVENT_WRITE:
-                    self._flush(peer)
-                if events & selectors.EVENT_READ:
-                    self._receive(peer)
+            self._hear(0.0 if moving else 1.0)
             self._serve([peer for peer in self._peers if peer.waiting])
             for stream in moving:
                 self._advance(stream)
+            HEAP.give_back()
         for peer in list(self._peers):
             peer.sock.setblocking(True)
             self._flush(peer)
             peer.sock.close()
+
+    def _hear(self, seconds: float) -> None:
+        """Read and write what the sockets have and take; wait at most so long for the first."""
+        for key, events in self._selector.select(seconds):
+            if key.data is None:
+                self._accept()
+                continue
+            peer = cast("Peer", key.data)
+            if events & selectors.EVENT_WRITE:
+                self._flush(peer)
+            if events & selectors.EVENT_READ:
+                self._receive(peer)
 
     def _accept(self) -> None:
         try:
@@ -142,6 +154,7 @@ class Loop:
                     peer.waiting.append(message)
             if size < RECEIVE:
                 return
+            HEAP.swollen = True
 
     def _forget(self, peer: Peer) -> None:
         if peer in self._peers:
@@ -169,7 +182,8 @@ class Loop:
                     self._send(peer, pack(GoldenResult(message.generation, not problems, problems)))
         self._answer(together)
         for peer in peers:
-            peer.cancelled.clear()
+            if peer.cancelled:  # of what came while the model was at work, nothing is forgotten
+                peer.cancelled &= {number for each in peer.waiting if isinstance(each, Batch) for number in each.ids}
 
     def _alone(self, peer: Peer, batch: Batch) -> None:
         """Answer a request that may have killed a worker: say so before, to the peer and to the supervisor."""
@@ -227,15 +241,35 @@ class Loop:
         followed = [trace for _, batch in asked if batch.traces for trace in batch.traces]
         if followed:
             traces.follow(followed)
-        answers = self._predictor.answer([batch for _, batch in asked])
-        if followed:
-            traces.follow(())
+        self._asked, self._look_at = asked, now + LOOK
+        try:
+            answers = self._predictor.answer([batch for _, batch in asked])
+        except Abandoned:
+            for peer, batch in asked:
+                self._drop(peer, batch, batch.ids)
+            return
+        finally:
+            self._asked = []
+            if followed:
+                traces.follow(())
         for (peer, _), each in zip(asked, answers, strict=True):
             self._send(peer, pack(each))
         extra, unseen = self._predictor.count()
         if extra or unseen:
             peer, batch = asked[0]
             self._send(peer, pack(Counted(batch.generation, extra, unseen)))
+
+    def _is_awaited(self) -> bool:
+        """Whether somebody still waits for any of what the model is at work on; looks now and then."""
+        now = time.monotonic_ns()
+        if now < self._look_at or not self._asked:
+            return True
+        self._hear(0.0)
+        self._look_at = time.monotonic_ns() + LOOK
+        return any(
+            peer in self._peers and any(_awaited(peer, batch, at, now) for at in range(len(batch.ids)))
+            for peer, batch in self._asked
+        )
 
     def _is_wanted(self, peer: Peer, batch: Batch, now: int) -> bool:
         """Whether somebody still waits for any of it; drops the others from it.
@@ -244,22 +278,22 @@ class Loop:
         """
         if not peer.cancelled and min(batch.deadlines) > now:
             return True
-        kept = [
-            at
-            for at, (number, deadline) in enumerate(zip(batch.ids, batch.deadlines, strict=True))
-            if number not in peer.cancelled and not 0 < deadline <= now
-        ]
+        kept = [at for at in range(len(batch.ids)) if _awaited(peer, batch, at, now)]
         dropped = sorted(set(range(len(batch.ids))).difference(kept))
         if dropped:
-            replies = [Reply(batch.ids[at], 504, b"", 0, 0, "deadline-exceeded") for at in dropped]
-            self._send(peer, pack(Answers(batch.generation, 0, replies=replies)))
+            self._drop(peer, batch, [batch.ids[at] for at in dropped])
         batch.ids = [batch.ids[at] for at in kept]
         batch.deadlines = [batch.deadlines[at] for at in kept]
         batch.bodies = [batch.bodies[at] for at in kept]
         batch.traces = [batch.traces[at] for at in kept] if batch.traces else []
         return bool(kept)
 
-    def _send(self, peer: Peer, data: bytes) -> None:
+    def _drop(self, peer: Peer, batch: Batch, numbers: list[int]) -> None:
+        """Say that these requests of a batch are not worked for."""
+        replies = [Reply(number, 504, b"", 0, 0, "deadline-exceeded") for number in numbers]
+        self._send(peer, pack(Answers(batch.generation, 0, replies=replies)))
+
+    def _send(self, peer: Peer, data: bytes | bytearray) -> None:
         if not peer.out:
             try:
                 sent = peer.sock.send(data)
@@ -288,3 +322,8 @@ class Loop:
             del peer.out[:sent]
         if peer in self._peers and not self._stopping:
             self._selector.modify(peer.sock, selectors.EVENT_READ, peer)
+
+
+def _awaited(peer: Peer, batch: Batch, at: int, now: int) -> bool:
+    """Whether somebody waits for this request of a batch: not cancelled, and not past its deadline."""
+    return batch.ids[at] not in peer.cancelled and not 0 < batch.deadlines[at] <= now

@@ -17,6 +17,7 @@ from salver import golden, plugins, tables
 from salver.errors import SalverError, error, problem_json
 from salver.frames import Answers, Batch, Form, Reply
 from salver.frameworks import Columns, Predict
+from salver.frameworks.pieces import Streaming
 from salver.protocols import Codec, Decoded, Encoded, Subject
 from salver.protocols.refusals import PROBLEM
 from salver.release import CODE_DIR, GOLDEN, MANIFEST, Manifest, parse_manifest
@@ -40,6 +41,7 @@ class Predictor:
         )
         self.batches = 0
         self._folder = folder
+        self._predict = predict
         self._stream: Callable[[Columns], Iterator[Columns]] = getattr(predict, "stream", None) or _whole(predict)
         self._codecs: dict[str, Codec] = {}
         self._watch = tables.unseen_counter(manifest.signature.inputs)
@@ -70,8 +72,16 @@ class Predictor:
             return outcome
         return Outcome(self._nothing(count), outcome.failures)
 
+    def ask(self, wanted: Callable[[], bool]) -> None:
+        """Ask after each piece of a whole answer, where the model yields, whether it is wanted any more."""
+        if isinstance(self._predict, Streaming):
+            self._predict.wanted = wanted
+
     def answer(self, batches: Sequence[Batch]) -> list[Answers]:
-        """Answer these batches, each by itself, with as few calls of the model as the rows of all allow."""
+        """Answer these batches, each by itself, with as few calls of the model as the rows of all allow.
+
+        Raises `Abandoned` where the answers are not wanted any more, as `ask` says.
+        """
         self.batches += 1
         began = time.perf_counter_ns()
         groups = [self._codec(batch.form.protocol).decode(batch.bodies, batch.form.options) for batch in batches]
