@@ -14,7 +14,7 @@ import msgspec
 import typer.main
 
 import salver
-from salver import limits
+from salver import limits, metrics
 from salver.cli.app import app
 from salver.cli.boundary import VERBS
 from salver.errors import CODES
@@ -130,6 +130,8 @@ def http_page() -> str:
         defaults = msgspec.to_builtins(kind())
         lines += table(("limit", "default", ""), [(f"`{n}`", f"{value:,}", said[n]) for n, value in defaults.items()])
         lines.append("")
+    names = ", ".join(f"`{name}`" for name in metrics.LIMITS)
+    lines += [f"`salver_limit_hits_total` counts what runs into a limit, by these names: {names}.", ""]
     return page(lines)
 
 

@@ -69,6 +69,7 @@ CODES: dict[str, Meaning] = {
     "unauthenticated": _user(401, "UNAUTHENTICATED", _REFUSED),
     "forbidden": _user(403, "PERMISSION_DENIED", _REFUSED),
     "quota-exceeded": _busy(429, "RESOURCE_EXHAUSTED"),
+    "too-many-connections": _busy(429, "RESOURCE_EXHAUSTED"),
     # capacity and time
     "overloaded": _busy(),
     "would-miss-deadline": _busy(),

@@ -40,6 +40,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     compression_ratio: Annotated[Size, Meta(description="Times a compressed body may swell.")] = 100
     chunks: Annotated[Size, Meta(description="Chunks of a body.")] = 65_536
     connections: Annotated[Size, Meta(description="Connections to one listener of a gateway.")] = 10_000
+    key_connections: Annotated[Size, Meta(description="Connections that a caller may hold to a gateway.")] = 500
+    pipelined: Annotated[Size, Meta(description="Requests that may wait behind an open one on a connection.")] = 100
     keep_alive: Annotated[Time, Meta(description="Seconds that a connection may be idle.")] = 75.0
     timeout: Annotated[Time, Meta(description="Seconds that a request may take if it says nothing.")] = 10.0
     timeout_most: Annotated[Time, Meta(description="Seconds that a request may ask for.")] = 60.0

@@ -14,7 +14,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Vitals(NamedTuple):
-    """The gateways and workers of a server, the KiB they hold and held at most, and the ms of CPU they used."""
+    """Processes, mostly the gateways and workers of a server; the KiB they hold and held at most, their ms of CPU."""
 
     processes: tuple[int, ...]
     rss: int
@@ -24,7 +24,12 @@ class Vitals(NamedTuple):
 
 def look(server: Server) -> Vitals:
     """The vitals now."""
-    pids = tuple(sorted(server.gateways() + server.workers()))
+    return of(server.gateways() + server.workers())
+
+
+def of(processes: Sequence[int]) -> Vitals:
+    """The vitals of these processes now."""
+    pids = tuple(sorted(processes))
     return Vitals(pids, _kib(pids, "VmRSS"), _kib(pids, "VmHWM"), sum(map(_cpu, pids)))
 
 

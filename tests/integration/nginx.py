@@ -1,17 +1,21 @@
-"""nginx as a strict proxy in front of servers, with connections that it keeps."""
+"""nginx as a strict proxy in front of servers, set up as the guide says, with connections that it keeps."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.integration.server import free_port
 
-CONFIGURATION = """
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "production.md"
+NOBODY = "  server 127.0.0.1:9 down;\n"
+AROUND = """
 daemon off;
 worker_processes 1;
 pid {folder}/pid;
@@ -24,39 +28,48 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
-  client_max_body_size 64m;
   client_body_buffer_size 64m;
   proxy_max_temp_file_size 0;
-  upstream salver {{ {servers} keepalive 16; }}
-  server {{
-    listen 127.0.0.1:{port};
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Host $host;
-    proxy_next_upstream error timeout http_503 non_idempotent;
-    location / {{ proxy_pass http://salver; }}
-  }}
+{guide}
 }}
 """
 
 
-class Nginx:
-    """A proxy in front of servers on these ports; `port` is its own."""
+def recommended(ports: dict[str, int], upstream: dict[str, Sequence[int]]) -> str:
+    """What the guide says, with these ports in place of its own; a group without servers answers nothing."""
+    found = re.search(r"```nginx\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    text = found[1]
+    for name, servers in upstream.items():
+        lines = (
+            "".join(f"  server 127.0.0.1:{port} max_fails=0;\n" for port in servers) or "  server 127.0.0.1:9 down;\n"
+        )
+        text, count = re.subn(rf"(upstream {name} {{\n)(?:  server [^\n]*\n)+", rf"\g<1>{lines}", text)
+        assert count == 1, name
+    for listen, port in ports.items():
+        text, count = re.subn(rf"listen {listen}\b", f"listen 127.0.0.1:{port}", text)
+        assert count == 1, listen
+    return text
 
-    def __init__(self, folder: Path, *upstream: int) -> None:
+
+class Nginx:
+    """A proxy in front of servers on these ports; `port` is its own, `grpc_port` that for gRPC."""
+
+    def __init__(self, folder: Path, *upstream: int, grpc: Sequence[int] = ()) -> None:
         folder.mkdir()
         self.port = free_port()
-        self._log = folder / "error.log"
-        servers = " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in upstream)
+        self.grpc_port = free_port()
+        self.log = folder / "error.log"
+        guide = recommended({"80": self.port, "81": self.grpc_port}, {"salver": upstream, "salver_grpc": grpc})
         self._file = folder / "nginx.conf"
-        self._file.write_text(CONFIGURATION.format(folder=folder, servers=servers, port=self.port))
+        self._file.write_text(AROUND.format(folder=folder, guide=guide))
 
     def __enter__(self) -> Nginx:
         found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         assert found is not None, "nginx is not installed"
-        self._process = subprocess.Popen([found, "-c", str(self._file), "-e", str(self._log)])
+        self._process = subprocess.Popen([found, "-c", str(self._file), "-e", str(self.log)])
         while True:
-            assert self._process.poll() is None, self._log.read_text()
+            assert self._process.poll() is None, self.log.read_text()
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self

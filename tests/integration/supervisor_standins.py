@@ -51,6 +51,9 @@ def gateway(index: str, listen: str, log: str, mode: str) -> None:
             connection, _ = listener.accept()
         except TimeoutError:
             continue
+        except OSError:  # the port is closed
+            signal.pause()
+            continue
         connection.sendall(index.encode())
         connection.close()
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.history import Load, failures, wrong_answers
+from tests.campaigns import r7
 from tests.integration.nginx import Nginx
-from tests.integration.oracle import answer
 from tests.integration.server import Server
 
 ROW = {"key": 7, "act": ""}
@@ -76,30 +71,5 @@ def _lasting(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in OF_THE_MOMENT}
 
 
-def test_a_rolling_restart_behind_a_proxy_loses_no_request(registry: Path, tmp_path: Path) -> None:
-    options = "--workers", "1", "--drain-delay", "1"
-    servers = [Server(registry, *options, log=tmp_path / f"log{number}") for number in range(2)]
-    started: list[Server] = []
-    try:
-        for server in servers:
-            started.append(server.__enter__())
-        with Nginx(tmp_path / "nginx", *(server.port for server in servers)) as proxy:
-            load = Load(proxy.port, clients=8, rows=lambda chance: chance.choice((1, 4)))
-            clients = threading.Thread(target=lambda: asyncio.run(load.run()))
-            clients.start()
-            try:
-                for server in servers * 2:
-                    seen = len(load.events)
-                    assert server.stop(signal.SIGTERM) == 0
-                    server.start()
-                    server.wait_ready()
-                    assert len(load.events) > seen
-            finally:
-                load.stop()
-                clients.join()
-    finally:
-        for server in started:
-            server.stop()
-    assert not failures(load.events)
-    assert not wrong_answers(load.events, {"oracle@1": 1})
-    assert load.events[0].answers[0] == answer(1, load.events[0].keys[0])
+def test_rolling_restarts_behind_a_proxy_lose_no_request_over_http_or_grpc(capsys: pytest.CaptureFixture[str]) -> None:
+    assert r7.main(["--restarts", "4", "--gateways", "2"]) == 0, capsys.readouterr().out

@@ -22,6 +22,8 @@ from salver.access.principal import ANYONE, Principal
 from salver.access.terms import Grants, Terms, Tls, TokenTerms, check_terms
 from salver.access.usage import BLOCK_BYTES, Usage
 from salver.errors import SalverError
+from salver.gateway.grpc import service
+from salver.gateway.grpc.port import every_method
 from salver.gateway.paths import ADMIN, PUBLIC, Path, check_scopes
 
 NOW = 1_800_000_000.0
@@ -291,6 +293,15 @@ def test_forged_tokens_are_refused(tokens: Access) -> None:
     assert {name: code(answer) for name, answer in answers.items()} == dict.fromkeys(forged, "unauthenticated")
 
 
+def test_until_the_first_set_is_there_a_token_may_be_sent_again_and_anything_else_is_unknown() -> None:
+    made = Access(Terms(tokens=TokenTerms(ISSUER, AUDIENCE, "https://issuer.example/keys")))
+    made.take(Grants())
+    assert code(made.check(token(), "predict", "churn", NOW)) == "not-ready"
+    assert code(made.check(b"slv_shop_nothing", "predict", "churn", NOW)) == "unauthenticated"
+    made.take(Grants(jwks=jwks(public(PRIVATE, "RS256", "one"))))
+    assert isinstance(made.check(token(), "predict", "churn", time.time()), Principal)
+
+
 def test_a_set_without_a_usable_key_leaves_the_last_one_in_force(tokens: Access) -> None:
     with pytest.raises(SalverError):
         tokens.take(Grants(jwks=jwks({"kty": "oct", "k": "c2VjcmV0"})))
@@ -328,6 +339,28 @@ def test_a_path_without_a_scope_is_not_served() -> None:
     forgotten = Path(PUBLIC[0].pattern, "GET", "models", "", "native")
     with pytest.raises(ValueError, match="has no scope"):
         check_scopes((*PUBLIC, forgotten))
+
+
+def test_every_kind_of_page_needs_the_scope_that_is_written_here() -> None:
+    of_metadata = "models model model-ready v2-server v2-model v2-models v2-config v2-index v2-load v1-models v1-model"
+    of_health = "live ready ping mlflow-health mlflow-version execution-parameters"
+    written = {
+        "predict": {"predict"},
+        "metadata": {*of_metadata.split(), "v1-metadata"},
+        "health": set(of_health.split()),
+        "docs": {"openapi", "docs", "asset", "home"},
+    }
+    assert {path.kind: path.scope for path in PUBLIC} == {kind: scope for scope in written for kind in written[scope]}
+    admin = {"metrics": "metrics", "status": "status", "live": "health", "ready": "health"}
+    assert {path.kind: path.scope for path in ADMIN} == admin
+
+
+def test_a_grpc_method_without_a_scope_is_not_served() -> None:
+    table = every_method()
+    service.check_scopes(table)
+    path = b"/inference.GRPCInferenceService/ModelInfer"
+    with pytest.raises(ValueError, match="ModelInfer has no scope"):
+        service.check_scopes({**table, path: table[path]._replace(scope="")})
 
 
 def test_nothing_on_the_data_port_changes_anything() -> None:

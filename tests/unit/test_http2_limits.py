@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from hpack import Decoder
 
+from salver import metrics
 from salver.gateway import http2_frames as h2
 from salver.gateway.http2_frames import Cutter, Frame, frame
 from salver.limits import Limits
@@ -41,6 +42,14 @@ async def after(world: World, seconds: float) -> list[Frame]:
     """What the connection says when it is looked at so much later."""
     world.connection.check_time(later(seconds))
     return list(Cutter().feed(await world.say(b"")))
+
+
+def hits(world: World, limit: str) -> float:
+    """How often a limit was counted; no other one may have been."""
+    at = metrics.GATEWAY_AT["salver_limit_hits"]
+    counts = dict(zip(metrics.LIMITS, world.block.cells[at : at + len(metrics.LIMITS)], strict=True))
+    assert {name for name, count in counts.items() if count} <= {limit}
+    return counts[limit]
 
 
 def status(frames: list[Frame], number: int) -> str:
@@ -98,6 +107,7 @@ def test_an_answer_that_nobody_takes_is_dropped_and_new_calls_wait_for_those_tha
         assert world.connection.owed == 2005
         refused = await world.say(opened(3) + frame(h2.DATA, h2.END_STREAM, 3, message(b"")))
         assert status(list(Cutter().feed(refused)), 3) == "14"
+        assert hits(world, "large-answers") == 1
         assert not await after(world, 59)
         assert await after(world, 61) == [(h2.RST_STREAM, 0, 1, b"\0\0\0\x08")]
         assert (world.connection.owed, len(world.connection.streams)) == (0, 0)
@@ -130,6 +140,7 @@ def test_large_messages_come_one_after_the_other_where_they_would_be_too_much_at
         assert granted(first) == {1: size - (64 << 10) + 5}
         waits = await world.say(opened(3) + frame(h2.DATA, 0, 3, whole[:5]))
         assert granted(waits) == {}
+        assert hits(world, "large-messages") == 1
         small = await world.say(opened(5) + frame(h2.DATA, h2.END_STREAM, 5, message(b"small")))
         assert status(list(Cutter().feed(small)), 5) == "0"
         parts = [frame(h2.DATA, 0, 1, whole[at : at + h2.LARGEST]) for at in range(5, len(whole), h2.LARGEST)]
@@ -153,3 +164,40 @@ def test_a_stream_takes_no_more_while_its_answers_wait_to_be_read() -> None:
         assert world.connection.owed == 0
 
     run(story)
+
+
+def test_streams_over_the_limit_are_counted() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING + opened(1))
+        assert not await world.say(opened(3))
+        assert hits(world, "streams") == 0
+        [reset] = list(Cutter().feed(await world.say(opened(5))))
+        assert reset == (h2.RST_STREAM, 0, 5, h2.REFUSED_STREAM.to_bytes(4, "big"))
+        assert hits(world, "streams") == 1
+        assert not world.pipe.closed
+
+    run(story, streams=2)
+
+
+def test_a_connection_that_resets_more_streams_than_the_limit_ends_and_is_counted_once() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        for number in (1, 3, 5):
+            await world.say(opened(number) + h2.rst_stream(number, h2.CANCEL))
+        assert (hits(world, "resets"), world.pipe.closed) == (0, False)
+        said = await world.say(opened(7) + h2.rst_stream(7, h2.CANCEL))
+        assert [payload[4:8] for kind, _, _, payload in Cutter().feed(said) if kind == h2.GOAWAY] == [b"\0\0\0\x0b"]
+        assert (hits(world, "resets"), world.pipe.closed) == (1, True)
+
+    run(story, resets=3)
+
+
+def test_a_connection_with_more_odd_frames_than_the_limit_ends_and_is_counted_once() -> None:
+    async def story(world: World) -> None:
+        ping = frame(h2.PING, 0, 0, bytes(8))
+        await world.say(GREETING + ping * 3)  # the settings are one of four
+        assert (hits(world, "odd-frames"), world.pipe.closed) == (0, False)
+        await world.say(ping)
+        assert (hits(world, "odd-frames"), world.pipe.closed) == (1, True)
+
+    run(story, odd_frames=4)

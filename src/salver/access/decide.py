@@ -103,7 +103,9 @@ class Access:
         found = self._keys.get(hashed)
         if found is not None:
             return found
-        if self._verifier is not None and token.count(b".") == 2 and len(token) <= LONGEST:
+        if self._terms.tokens is not None and token.count(b".") == 2 and len(token) <= LONGEST:
+            if self._verifier is None:
+                return error("not-ready", "this server does not know the keys of tokens yet", hint="try again")
             return self._by_token(self._verifier, token, hashed, now)
         return error("unauthenticated", "the credential is not known here", hint="salver key list shows the keys")
 

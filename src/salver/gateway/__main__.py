@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -23,6 +25,7 @@ from salver.access.decide import Access
 from salver.access.terms import Grants, read_terms
 from salver.access.usage import Usage
 from salver.errors import SalverError
+from salver.gateway.callers import Callers
 from salver.gateway.connection import Connection
 from salver.gateway.control import Control
 from salver.gateway.front import Front
@@ -33,12 +36,19 @@ from salver.gateway.listener import Listener
 from salver.gateway.pages import Pages
 from salver.gateway.paths import ADMIN, PUBLIC
 from salver.gateway.serving import Serving
+from salver.gateway.sweep import Sweep
 from salver.gateway.table import Hello
 from salver.gateway.watch import Wanted, watch_of
 from salver.limits import Limits
+from salver.memory import HEAP
 from salver.worker.lifeline import die_with_parent
 
-SWEEP = 1.0
+CERTIFICATES = 1.0
+"""Seconds between two looks at the files of the certificates."""
+GATHER = 10.0
+"""Seconds that models which answer wait for those that do not yet, before gRPC begins without them."""
+CLOSE_TIME = 0.5
+"""Seconds that the supervisor gets to close the ports; it does where all gateways end."""
 GC_AFTER = 20_000  # the hot path makes no cycles
 
 
@@ -62,10 +72,12 @@ class Gateway:
         public.guard = guard_of(terms, self._access)
         admin.guard = guard_of(terms.of_admin(), self._access)
         public.access = admin.access = self._access
+        public.callers = admin.callers = Callers(limits.key_connections) if self._access is not None else None
         public.certificates = bool(terms.tls.client_ca)
         self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block)
         public.watch = admin.watch = self._watch
         self._fronts = (public, admin)
+        self._sweep = Sweep(self._fronts, time.monotonic_ns)
         self._listeners = [
             Listener(descriptor, self._factory(front), tls, limits.header_time, _say)
             for descriptor, front, tls in (
@@ -73,13 +85,14 @@ class Gateway:
                 (options.admin_fd, admin, terms.admin_tls),
             )
         ]
+        self._late: Listener | None = None
+        self._live_since = 0.0
         if options.grpc_fd >= 0:
             service = service_of(public)
-            self._listeners.append(
-                Listener(
-                    options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, _say, speaks="h2"
-                )
+            self._late = Listener(
+                options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, _say, speaks="h2"
             )
+            self._serving.opened = False
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -90,7 +103,8 @@ class Gateway:
         control = self._loop.create_task(self._control.run())
         for listener in self._listeners:
             await listener.open()
-        self._loop.call_later(SWEEP, self._sweep)
+        self._step()
+        self._look_at_certificates()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_AFTER)
@@ -118,6 +132,25 @@ class Gateway:
         for front in self._fronts:
             front.heads.clear()  # a head may name no model, and so mean another one now
         self._control.acknowledge(version, swap_ms)
+        self._open_late()
+
+    def _open_late(self) -> None:
+        """Begin with gRPC once the models answer: a proxy asks another server where it is refused, and only then."""
+        serving, now = self._serving, self._loop.time()
+        if self._late is None or not serving.live or serving.draining:
+            return
+        self._live_since = self._live_since or now
+        if serving.models_ready or now - self._live_since > GATHER:
+            listener, self._late = self._late, None
+            self._listeners.append(listener)
+            self._opening = self._loop.create_task(self._open(listener))
+
+    async def _open(self, listener: Listener) -> None:
+        try:
+            await listener.open()
+            self._serving.opened = True
+        except (OSError, SalverError) as problem:
+            _say(f"the gRPC port can't be opened: {problem}")
 
     def _signalled(self, signum: int) -> None:
         """SIGTERM grants load balancers the drain delay, however often it comes; SIGINT ends it."""
@@ -126,14 +159,16 @@ class Gateway:
         self._serving.draining = True
         self._stop.set()
 
-    def _sweep(self) -> None:
-        now = time.monotonic_ns()
-        for front in self._fronts:
-            front.sweep(now)
+    def _step(self) -> None:
+        self._loop.call_later(self._sweep.step(), self._step)
+        HEAP.give_back()
+
+    def _look_at_certificates(self) -> None:
         for listener in self._listeners:
             if listener.changed():
                 self._reloading = self._loop.create_task(listener.reload())
-        self._loop.call_later(SWEEP, self._sweep)
+        self._open_late()
+        self._loop.call_later(CERTIFICATES, self._look_at_certificates)
 
     async def _drain(self) -> None:
         """Not ready, but still answering, for the delay; then no new connection; then wait for the last answer."""
@@ -144,17 +179,23 @@ class Gateway:
                 await self._hurry.wait()
         except TimeoutError:
             pass
-        for listener in self._listeners:
-            listener.close()
+        ends = self._loop.time() + self._options.drain_timeout
+        await asyncio.gather(*(listener.close(CLOSE_TIME) for listener in self._listeners))
         for front in self._fronts:
             front.ending = True
-        ends = self._loop.time() + self._options.drain_timeout
         while self._loop.time() < ends:
             for front in self._fronts:
                 front.sweep(time.monotonic_ns())
             if not any(front.connections for front in self._fronts):
                 return
             await asyncio.sleep(0.02)
+
+
+def _take_descriptors() -> None:
+    """Take as many descriptors as the system allows: every connection needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS names more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _say(text: str) -> None:
@@ -180,6 +221,7 @@ def main() -> int:
     parser.add_argument("--usage", type=lambda text: [int(part) for part in text.split(",") if part], default=[])
     options = parser.parse_args()
     die_with_parent()
+    _take_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, there is nothing to drain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Gateway(options, runner.get_loop()).run())

@@ -21,7 +21,7 @@ from salver.errors import SalverError, error
 from salver.gateway.answers import error_body, error_page, page
 from salver.gateway.exchange import Exchange
 from salver.gateway.front import HEAD_END, Front
-from salver.gateway.listener import client_of, names_of
+from salver.gateway.listener import client_of, drop, names_of, unread
 from salver.gateway.request import Request
 from salver.limits import over
 
@@ -32,6 +32,8 @@ LINGER: Final = 3
 CHUNK_LINE: Final = 12
 """Bytes that a chunk may cost beside its data; more of them count as those of a head do."""
 LINGER_TIME: Final = 2.0
+FIRST_TIME: Final = 1.0
+"""Seconds that a connection which was accepted last gets for its request."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -40,6 +42,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_begun",
         "_exchange",
         "_fed",
         "_framing",
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._backlog: deque[Request] = deque()
         self._exchange = Exchange(front, self)
         self._phase = IDLE
-        self._since = time.monotonic_ns()
+        self._since = self._begun = time.monotonic_ns()
         self._stalled = 0
         self._framing = 0  # bytes that came and were no body, since the last whole request
         self._fed = b""  # what is being fed, while it may hold one whole request
@@ -79,28 +82,21 @@ class Connection(asyncio.Protocol):
         """Count the connection, or refuse it above the limit."""
         self._transport = cast("asyncio.Transport", transport)
         front = self._front
-        if len(front.connections) >= front.limits.connections:
+        if not front.enter(self):
             body, kind = error_body(error("overloaded", "too many connections are open", hint="try again"), "native")
             self.close = True
-            front.bound("connections")
             self._transport.write(page(503, body, kind, close=True))
             self._transport.close()
             return
-        front.connections.add(self)
         if front.certificates:
             self._exchange.names = names_of(transport)
         if front.watch is not None:
             self._exchange.client = client_of(transport)
-        front.count("salver_connections")
-        front.count("salver_accepted_connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the open request: nobody waits for it."""
         del exc
-        front = self._front
-        if self in front.connections:
-            front.connections.remove(self)
-            front.count("salver_connections", -1.0)
+        self._front.leave(self)
         self._backlog.clear()
         self._exchange.abandon()
         self._parser = cast("httptools.HttpRequestParser", None)  # it and this hold each other, and its buffers
@@ -226,6 +222,9 @@ class Connection(asyncio.Protocol):
         self._since = time.monotonic_ns()
         request.end()
         if self._exchange.call is not None or self._backlog or self._writing:
+            most = self._front.limits.pipelined
+            if len(self._backlog) >= most:
+                raise over("pipelined", "bad-request", f"over {most} requests wait here", "read the answers first")
             self._backlog.append(request)
             self._pause()
         else:
@@ -260,13 +259,16 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _next(self) -> None:
-        """Go on with the requests that waited, then with reading; one that is answered at once comes back here."""
+        """Go on with the request that waited longest, or with reading; one that is answered at once comes back here."""
         if self._going_on:
             return
-        self._going_on = True
-        while self._backlog and self._is_free():
+        if self._backlog and self._is_free():
+            self._going_on = True
             self._exchange.handle(self._backlog.popleft())
-        self._going_on = False
+            self._going_on = False
+            if self._backlog and self._is_free():
+                asyncio.get_running_loop().call_soon(self._next)  # other connections get their turn
+                return
         if self._paused and not self._backlog and self._is_free():
             self._paused = False
             self._transport.resume_reading()
@@ -290,13 +292,14 @@ class Connection(asyncio.Protocol):
         before the client has read why.
         """
         self.close = True
+        self._backlog.clear()
+        if problem.limit:
+            self._front.bound(problem.limit)
         if self._exchange.call is not None:
             self._transport.close()
             return
         answer = error_page(problem, "native", b"", close=True)
         self._transport.write(answer)
-        if problem.limit:
-            self._front.bound(problem.limit)
         if self._front.watch is not None:
             self._exchange.unread(self._reading, problem.code, answer)
         if not self._transport.can_write_eof():  # TLS
@@ -311,9 +314,10 @@ class Connection(asyncio.Protocol):
         limits = self._front.limits
         age = (now - self._since) * 1e-9
         stalled = self._writing and (now - self._stalled) * 1e-9 > limits.write_time
-        if stalled or (self._phase == LINGER and age > LINGER_TIME):
-            if stalled:
-                self._front.bound("slow-read")
+        if stalled:
+            self._front.bound("slow-read")
+            drop(self._transport)
+        elif self._phase == LINGER and age > LINGER_TIME:
             self._transport.abort()
         elif self._writing or self._exchange.call is not None or self._backlog:
             return
@@ -322,8 +326,20 @@ class Connection(asyncio.Protocol):
         elif self._phase == BODY and (age > limits.body_time or self._reading.received < limits.body_due(age)):
             message = f"no whole body within {limits.body_time:g} s, or it came too slowly"
             self._malformed(over("slow-body", "slow-request", message))
-        elif self._phase == IDLE and (age > limits.keep_alive or self._front.ending):
+        elif self._phase == IDLE and (age > limits.keep_alive or self._is_over(age)) and not unread(self._transport):
+            self._leave(age)
+
+    def _leave(self, age: float) -> None:
+        """End an idle connection; one whose client does not take its last answer would never be closed."""
+        if age > self._front.limits.write_time and self._transport.get_write_buffer_size():
+            self._front.bound("slow-read")
+            drop(self._transport)
+        else:
             self._transport.close()
+
+    def _is_over(self, age: float) -> bool:
+        """Whether an idle connection ends with the server; one that has just begun gets time for its first request."""
+        return self._front.ending and (self._since != self._begun or age > FIRST_TIME)
 
 
 def _raised_in(wrapped: httptools.HttpParserCallbackError) -> SalverError:

@@ -74,6 +74,11 @@ class Exchange:
             self._write_error(found, endpoint_of(request.url.decode("latin-1")))
             return
         if found.kind != PREDICT:
+            crowded = front.hold(self._line, request.principal)
+            if crowded is not None:
+                self._line.close = True
+                self._write_error(crowded, found.form.protocol)
+                return
             self._finish(with_headers(front.pages(found, front, request), request.cors))
             return
         form = front.form(found, request)
@@ -99,7 +104,11 @@ class Exchange:
         self._entry = entry
         now = time.monotonic_ns()
         if front.access is not None and request.principal is not None:
-            refused = front.access.use(request.principal, len(body), time.time(), now * 1e-9)
+            refused = front.hold(self._line, request.principal)
+            if refused is not None:
+                self._line.close = True
+            else:
+                refused = front.access.use(request.principal, len(body), time.time(), now * 1e-9)
             if refused is not None:
                 entry.tally.refused(refused.code)
                 self._write_error(refused, target.form.protocol)
@@ -251,6 +260,8 @@ class Exchange:
         if self._front.watch is not None and self._seen is None:
             self._see(asked)
         self._note(problem.code)
+        if problem.limit:
+            self._front.bound(problem.limit)
         self._finish(error_page(problem, protocol, asked.cors, close=self._line.close, head=head))
 
     def _count_refusal(self, asked: Target | SalverError, problem: SalverError) -> None:

@@ -10,6 +10,7 @@ from salver.access.decide import Access
 from salver.access.principal import Principal
 from salver.errors import SalverError, error
 from salver.frames import Form
+from salver.gateway.callers import Callers
 from salver.gateway.guard import Guard
 from salver.gateway.paths import PREDICT, Paths, Target, check_scopes, resolve
 from salver.gateway.request import Request
@@ -62,6 +63,7 @@ class Front:
         self.guard: Guard | None = None  # what is asked of each request, None for nothing
         self.access: Access | None = None  # who may ask what, None where everybody may
         self.watch: Watch | None = None  # who writes the access log and the traces, None where nobody does
+        self.callers: Callers | None = None  # whose connections are open, None where nobody is asked who they are
         self.certificates = False  # callers may be known by the certificate of their connection
 
     def target(self, method: bytes, url: bytes) -> Target | SalverError:
@@ -109,6 +111,28 @@ class Front:
         """Charge the rows of an answer to whoever asked; `now` is in monotonic nanoseconds."""
         if self.access is not None:
             self.access.answered(principal, rows, now * 1e-9)
+
+    def enter(self, connection: Timed) -> bool:
+        """Count a new connection; False where there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            self.bound("connections")
+            return False
+        self.connections.add(connection)
+        self.count("salver_connections")
+        self.count("salver_accepted_connections")
+        return True
+
+    def leave(self, connection: Timed) -> None:
+        """A connection is gone."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.count("salver_connections", -1.0)
+        if self.callers is not None:
+            self.callers.free(connection)
+
+    def hold(self, connection: object, who: Principal | None) -> SalverError | None:
+        """Count a connection for who asks on it; the refusal of one that would be too many, which is to be closed."""
+        return self.callers.hold(connection, who) if self.callers is not None and who is not None else None
 
     def learn(self, data: bytes, request: Request) -> None:
         """Remember what a head means, so that the same bytes need no parsing again.

@@ -22,7 +22,7 @@ from salver.gateway.http2_control import Control
 from salver.gateway.http2_frames import Broken, BrokenStream, Cutter
 from salver.gateway.http2_headers import Blocks, Headers
 from salver.gateway.http2_sender import BEGIN, Stream
-from salver.gateway.listener import client_of, names_of
+from salver.gateway.listener import client_of, drop, names_of
 
 LINGER_TIME: Final = 2.0
 FAREWELL_TIME: Final = 1.0
@@ -78,28 +78,22 @@ class Connection(Control, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what is allowed, or refuse the connection above the limit."""
         self._transport = cast("asyncio.Transport", transport)
-        front, limits = self._front, self._limits
-        if len(front.connections) >= limits.connections:
-            front.bound("connections")
+        front = self._front
+        if not front.enter(self):
             self._leaving = 3
             self._sealed = True
             self._transport.write(h2.goaway(0, h2.ENHANCE_YOUR_CALM, "too many connections are open"))
             self._transport.close()
             return
-        front.connections.add(self)
         if front.watch is not None:
             self.client = client_of(transport)
         if front.certificates:
             self.names = names_of(transport)
-        front.count("salver_connections")
-        front.count("salver_accepted_connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the open streams: nobody waits for them."""
         del exc
-        if self in self._front.connections:
-            self._front.connections.remove(self)
-            self._front.count("salver_connections", -1.0)
+        self._front.leave(self)
         self._sealed = True
         self._abandon()
 
@@ -211,6 +205,7 @@ class Connection(Control, asyncio.Protocol):
             return  # it was told that this one is not answered
         self._last = number
         if len(self.streams) >= self._limits.streams:
+            self._front.bound("streams")
             raise BrokenStream(number, h2.REFUSED_STREAM)
         stream = self._service.opened(self, number, head)
         if stream is None:
@@ -294,6 +289,7 @@ class Connection(Control, asyncio.Protocol):
             if self._reserved and self._reserved + missing > limits.large_messages:
                 if stream not in self._thirsty:
                     self._thirsty.append(stream)
+                    self._front.bound("large-messages")
                 return
             stream.reserved = missing
             self._reserved += missing
@@ -331,15 +327,15 @@ class Connection(Control, asyncio.Protocol):
         self._now = now
         age = (now - self._since) * 1e-9
         stalled = self._writing and (now - self._stalled) * 1e-9 > limits.write_time
-        if stalled or (self._leaving == 3 and age > LINGER_TIME):
-            if stalled:
-                self._front.bound("slow-read")
-            self._transport.abort()
+        if stalled:
+            self._front.bound("slow-read")
+            drop(self._transport)
         elif self._leaving == 3:
-            return
+            if age > LINGER_TIME:
+                self._transport.abort()
         elif not self._settled or self._block_of[0]:
             limit = "slow-head" if age > limits.header_time else ""
-            if limit or (self._front.ending and not self._settled):
+            if limit or (self._front.ending and not self._settled and age > FAREWELL_TIME):
                 words = f"nothing whole came within {limits.header_time:g} s"
                 self._break(Broken(h2.ENHANCE_YOUR_CALM, words, limit))
         elif self._leaving == 1:

@@ -154,11 +154,11 @@ class Control(Sender):
 
     def _count_reset(self) -> None:
         if self._resets.is_over(self._now):
-            raise Broken(h2.ENHANCE_YOUR_CALM, "too many streams are reset")
+            raise Broken(h2.ENHANCE_YOUR_CALM, "too many streams are reset", "resets")
 
     def _odd(self) -> None:
         if self._oddities.is_over(self._now):
-            raise Broken(h2.ENHANCE_YOUR_CALM, "too many frames bring nothing")
+            raise Broken(h2.ENHANCE_YOUR_CALM, "too many frames bring nothing", "odd-frames")
 
     def _reset(self, number: int, code: int) -> None:
         """End a stream for what its peer did wrong."""
@@ -174,6 +174,11 @@ class Control(Sender):
             self._odd()  # a client may ask for many before it has heard how many it may
         else:
             self._count_reset()
+
+    def dismiss(self) -> None:
+        """Take no more streams; those that are open end as they would."""
+        if self._leaving < 2:
+            self._name_last()
 
     def _name_last(self) -> None:
         """Say which stream is the last that is answered."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import ssl
+import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +18,9 @@ from salver.access.terms import Tls
 from salver.errors import error
 
 BACKLOG = 1024
+UNSENT = 64 << 10
+"""Bytes of an answer that the system keeps for a client that does not read; it would take megabytes."""
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 _Stamps = tuple[tuple[int, int, int] | None, ...]
 
@@ -35,6 +42,8 @@ class Listener:
         speaks: str = "http/1.1",
     ) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        with contextlib.suppress(OSError):  # it may be no TCP
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         self._factory = factory
         self._tls = tls
         self._handshake_time = handshake_time
@@ -43,6 +52,9 @@ class Listener:
         self._stamps: _Stamps = ()
         self._server: asyncio.Server | None = None
         self._opening = False
+        self._closed = False
+        self._options: dict[str, Any] = {}
+        self._taking: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Begin to accept; raises `start-failed` where the certificate can't be used."""
@@ -51,7 +63,8 @@ class Listener:
 
     def changed(self) -> bool:
         """Whether the files of its certificate are others than those in force."""
-        return bool(self._tls) and not self._opening and _stamps(self._tls) != self._stamps
+        fixed = not self._tls or self._opening or self._closed or self._server is None
+        return not fixed and _stamps(self._tls) != self._stamps
 
     async def reload(self) -> None:
         """Take the changed files."""
@@ -65,21 +78,55 @@ class Listener:
         finally:
             self._opening = False
         old, self._server = self._server, fresh
+        if self._closed:
+            fresh.close()
         if old is not None:
             old.close()
         self._say(f"{os.path.basename(self._tls.cert)} was read again")
 
-    def close(self) -> None:
-        """Accept no more."""
-        if self._server is not None:
-            self._server.close()
+    async def close(self, patience: float) -> None:
+        """Accept what still comes until the port is closed, `patience` seconds at most, and then no more."""
+        self._closed = True
+        if self._server is None:
+            return
+        self._server.close()
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._socket, self._take, ended)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), patience)
+        self._take(ended)
+        loop.remove_reader(self._socket)
+        if self._taking:
+            await asyncio.wait(self._taking)
+
+    def _take(self, ended: asyncio.Event) -> None:
+        """Accept every connection that waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                taken, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # the port is closed, for all that hold it
+                ended.set()
+                return
+            taken.setblocking(False)
+            task = loop.create_task(self._begin(taken))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
+
+    async def _begin(self, taken: socket.socket) -> None:
+        """Serve a connection that was accepted here."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(self._factory, taken, **self._options)
 
     async def _serve(self, secure: ssl.SSLContext | None) -> asyncio.Server:
-        options: dict[str, Any] = {}
         if secure is not None:
-            options = {"ssl": secure, "ssl_handshake_timeout": self._handshake_time}
+            self._options = {"ssl": secure, "ssl_handshake_timeout": self._handshake_time}
         loop = asyncio.get_running_loop()
-        return await loop.create_server(self._factory, sock=self._socket.dup(), backlog=BACKLOG, **options)
+        return await loop.create_server(self._factory, sock=self._socket.dup(), backlog=BACKLOG, **self._options)
 
 
 def context(tls: Tls, speaks: str = "http/1.1") -> ssl.SSLContext | None:
@@ -115,6 +162,24 @@ def client_of(transport: asyncio.BaseTransport) -> str:
     """The address of the other end, without its port; empty where it has none."""
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+
+
+def drop(transport: asyncio.Transport) -> None:
+    """Cut a client off that does not read: what was written for it is let go here and by the system."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()
+
+
+def unread(transport: asyncio.BaseTransport) -> int:
+    """How many bytes the other end has sent that were not read yet."""
+    try:
+        descriptor = transport.get_extra_info("socket").fileno()
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except (OSError, AttributeError):
+        return 0
 
 
 def _no_password() -> bytes:

@@ -27,6 +27,7 @@ ASSETS = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "favicon-32x32.png": "image/png",
 }
+MOST_KEPT = 64
 TRANSFORMS = {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
 """What SageMaker's batch transform uses where a job does not say."""
 DOCS = b"""<!doctype html>
@@ -47,6 +48,8 @@ class Pages:
         self._serving = serving
         self._blocks = blocks
         self._assets = _asset_folder()
+        self._pages: dict[tuple[object, bool, bool], bytes] = {}
+        self._of: object = None  # what is live in the pages that are kept
         self._answers: dict[str, Callable[[Target], tuple[int, bytes, str]]] = {
             "models": self._models,
             "model": self._model,
@@ -76,11 +79,25 @@ class Pages:
 
     def answer(self, target: Target, front: Front, request: Request) -> bytes:
         """The whole answer to a request for a page."""
+        if target.kind == "openapi" or (target.kind == "asset" and target.model in ASSETS):
+            return self._kept(target, close=front.closing)
         if target.kind == "v2-index":
             status, body, kind = self._v2_index(target, bytes(request.body))
         else:
             status, body, kind = self._answers[target.kind](target)
         return page(status, body, kind, close=front.closing, head=target.head)
+
+    def _kept(self, target: Target, *, close: bool) -> bytes:
+        """A page that is made once for as long as the same releases are live: many slow readers hold one copy."""
+        live = self._serving.live
+        if self._of is not live or len(self._pages) >= MOST_KEPT:
+            self._of, self._pages = live, {}
+        key = (target.model or target.models, target.head, close)
+        known = self._pages.get(key)
+        if known is None:
+            status, body, kind = self._answers[target.kind](target)
+            known = self._pages[key] = page(status, body, kind, close=close, head=target.head)
+        return known
 
     def _entry(self, target: Target) -> Entry | SalverError:
         return self._serving.find(target.model, target.number)

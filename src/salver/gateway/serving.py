@@ -223,6 +223,7 @@ class Serving:
         self.live: dict[str, Entry] = {}
         self.entries: dict[tuple[str, int], Entry] = {}
         self.draining = False
+        self.opened = True  # False while a port is still to be opened
         self._loop = loop
         self._limits = limits
         self._block = block
@@ -234,10 +235,14 @@ class Serving:
 
     @property
     def ready(self) -> bool:
-        """Whether every routed model has a proven worker on its live release, and nothing drains."""
-        if self.draining or not self.table.routed:
-            return False
-        return all(self.model_ready(model) for model in self.table.routed)
+        """Whether every routed model has a proven worker on its live release, every port is open, nothing drains."""
+        return self.opened and self.models_ready and not self.draining
+
+    @property
+    def models_ready(self) -> bool:
+        """Whether every routed model has a proven worker on its live release."""
+        routed = self.table.routed
+        return bool(routed) and all(self.model_ready(model) for model in routed)
 
     def model_ready(self, model: str) -> bool:
         """Whether the live release of a model has a proven worker."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import re
+import ssl
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ from salver.access.usage import SLOTS
 from salver.errors import SalverError, error
 
 FETCH_EVERY = 300.0
+"""Seconds between two fetches; fewer where the answer's max-age says so."""
 FETCH_AGAIN = 5.0
 FETCH_TIME = 5.0
 LARGEST_SET = 1 << 20
@@ -44,7 +49,7 @@ class GrantsWatch:
         self._jwks = ""
         self._published: Grants | None = None
         self._stamps: dict[str, file.Stamp | None] = {}
-        self._fetch_at = 0.0
+        self._lasts = FETCH_EVERY
         self._problems: dict[str, str] = {}
 
     @property
@@ -54,24 +59,32 @@ class GrantsWatch:
         return {"keys": active, "tokens": bool(self._jwks), "problems": list(self._problems.values())}
 
     async def run(self, poll: float) -> None:
-        """Look every `poll` seconds; never returns."""
+        """Look at files every `poll` seconds, and beside that at an address; never returns."""
+        tokens = self._terms.tokens
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_files(poll))
+            if tokens is not None and "://" in tokens.keys:
+                group.create_task(self._follow_address())
+
+    async def _follow_files(self, poll: float) -> None:
+        terms = self._terms
+        source = terms.tokens.keys if terms.tokens is not None else ""
         while True:
-            await self.look()
+            if terms.keys and self._moved(terms.keys):
+                await self._try("the keys file", self._read_keys)
+            if source and "://" not in source and self._moved(source):
+                await self._try("the JWK set", self._read_set)
+            self._pass_on()
             await asyncio.sleep(poll)
 
-    async def look(self) -> None:
-        """Read what has changed, and pass it on."""
-        terms = self._terms
-        if terms.keys and self._moved(terms.keys):
-            await self._try("the keys file", self._read_keys)
-        if terms.tokens is not None:
-            source = terms.tokens.keys
-            if "://" in source and time.monotonic() >= self._fetch_at:
-                self._fetch_at = time.monotonic() + FETCH_AGAIN
-                if await self._try("the JWK set", self._fetch_set):
-                    self._fetch_at = time.monotonic() + FETCH_EVERY
-            elif "://" not in source and self._moved(source):
-                await self._try("the JWK set", self._read_set)
+    async def _follow_address(self) -> None:
+        while True:
+            fetched = await self._try("the JWK set", self._fetch_set)
+            self._pass_on()
+            await asyncio.sleep(self._lasts if fetched else FETCH_AGAIN)
+
+    def _pass_on(self) -> None:
+        """Publish what is known, where that is new."""
         if self._keys is not None:
             grants = Grants(self._keys, self._jwks)
             if grants != self._published:
@@ -109,7 +122,8 @@ class GrantsWatch:
 
     def _fetch_set(self) -> None:
         assert self._terms.tokens is not None
-        self._take_set(fetch(self._terms.tokens.keys))
+        body, self._lasts = fetch(self._terms.tokens.keys)
+        self._take_set(body)
 
     def _take_set(self, text: bytes) -> None:
         assert self._terms.tokens is not None
@@ -125,14 +139,43 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """No request follows."""
 
 
-def fetch(address: str) -> bytes:
-    """The body at an https address; raises `bad-keys` if it is not there in time or too large."""
+def fetch(address: str) -> tuple[bytes, float]:
+    """The body at an https address and how many seconds it lasts; raises `bad-keys` where there is none in time."""
     opener = urllib.request.build_opener(_NoRedirect)
+    ends = time.monotonic() + FETCH_TIME
+    body = b""
     try:
         with opener.open(address, timeout=FETCH_TIME) as answer:
-            body: bytes = answer.read(LARGEST_SET + 1)
-    except (OSError, ValueError) as problem:
-        raise error("bad-keys", f"{address} can't be read: {problem}") from None
+            while len(body) <= LARGEST_SET and (part := answer.read1(1 << 16)):
+                body += part
+                if time.monotonic() > ends:
+                    raise TimeoutError
+            lasts = _lasts(answer.headers.get("cache-control", ""))
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        raise _unfetched(address, problem) from None
     if len(body) > LARGEST_SET:
         raise error("bad-keys", f"{address} is over {LARGEST_SET} bytes")
-    return body
+    return body, lasts
+
+
+def _lasts(control: str) -> float:
+    """The seconds that an answer lasts by its cache-control; one that lasts no time is asked for as usual."""
+    found = re.search(r"\bmax-age=(\d{1,9})\b", control.lower())
+    return min(FETCH_EVERY, float(found[1]) if found else 0.0) or FETCH_EVERY
+
+
+def _unfetched(address: str, problem: Exception) -> SalverError:
+    """Why nothing came from an address, and what to do."""
+    reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+    if isinstance(problem, urllib.error.HTTPError):
+        problem.close()
+        where = problem.headers.get("location")
+        hint = f"it points to {where[:200]}, which is not asked" if where else ""
+        return error("bad-keys", f"{address} answers {problem.code}", hint=hint)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        message = f"the certificate of {address} is not accepted: {reason.verify_message}"
+        return error("bad-keys", message, hint="SSL_CERT_FILE names the authorities to trust")
+    if isinstance(reason, TimeoutError):
+        return error("bad-keys", f"{address} does not answer within {FETCH_TIME:g} s")
+    words = getattr(reason, "strerror", None) or reason
+    return error("bad-keys", f"{address} can't be read: {words}")

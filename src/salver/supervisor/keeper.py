@@ -1,6 +1,6 @@
 """The keeper: owns the sockets and the children, restarts what dies, ends everything in order. Standard library only.
 
-    SIGTERM: follower and gateways are told to drain → gateways end → workers end → exit 0
+    SIGTERM: follower and gateways are told to drain → the ports close → gateways end → workers end → exit 0
     SIGINT:  the same without the delay that load balancers are granted; a second signal shortens, a third kills
 
 It reads no network traffic. It decides nothing about releases either: the follower orders workers by name, one JSON
@@ -37,6 +37,7 @@ HURRIED_DRAIN = 2.0
 LONGEST_STATUS = 1 << 20
 _CHUNK = 1 << 16
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PORTS = ("listen", "admin", "grpc")
 
 
 class Keeper:
@@ -51,6 +52,7 @@ class Keeper:
         self._children: dict[str, Child] = {}
         self._breakers: dict[str, restart.Breaker] = {}
         self._sockets = _listen(plan, folder)
+        self._closing = listeners.Closing([self._sockets[name] for name in _PORTS if name in self._sockets])
         self._memory = [listeners.memory(f"salver-metrics-{i}", plan.metrics_bytes) for i in range(plan.gateways + 1)]
         self._usage = listeners.memory("salver-usage", plan.usage_bytes * plan.gateways) if plan.usage_bytes else None
         self._deaths: Counter[str] = Counter()
@@ -124,13 +126,15 @@ class Keeper:
         else:
             self._drain_ends = now if self._signals > 2 else min(self._drain_ends or now, now + HURRIED_DRAIN)
         hurry = number != signal.SIGTERM or self._signals > 1
+        self._closing.begin(now if hurry else now + self._plan.drain_delay)
         for child in self._of("gateway"):
             self._stop(child, signal.SIGINT if hurry else signal.SIGTERM, until=self._drain_ends or now)
 
     # the order of the end
 
     def _end_in_order(self) -> None:
-        """Once the gateways have ended, end the rest."""
+        """Close the ports when it is time; once the gateways have ended, end the rest."""
+        self._closing.go_on(self._clock())
         if self._drain_ends is None or self._ending or any(self._of("gateway")):
             return
         self._ending = True
@@ -166,6 +170,7 @@ class Keeper:
     def _patience(self) -> float | None:
         """Seconds until something is due, None for nothing."""
         due = [at for child in self._children.values() for at in (child.restart_at, child.kill_at) if at is not None]
+        due += [self._closing.due] if self._closing.due is not None else []
         due += [
             child.ready_at + restart.HEALTHY
             for child in self._of("worker")
@@ -230,7 +235,7 @@ class Keeper:
             "watch": plan.watch,
             "usage": "" if self._usage is None else f"{self._usage},{plan.gateways}",
         }
-        shared = [sock.fileno() for name, sock in self._sockets.items() if name in ("listen", "admin", "grpc")]
+        shared = [self._sockets[name].fileno() for name in _PORTS if name in self._sockets]
         return places, (*shared, *self._memory, *(() if self._usage is None else (self._usage,))), []
 
     def _status_pipe(self, child: Child) -> int:
@@ -361,7 +366,10 @@ def _listen(plan: Plan, folder: Path) -> dict[str, socket.socket]:
         "status": listeners.bind_unix(folder / runtime.STATUS),
     }
     if plan.grpc_port >= 0:
-        sockets["grpc"] = listeners.bind(plan.host, plan.grpc_port, what="the gRPC port", option="--grpc-port")
+        # Gateways listen on it once a model is live: a proxy asks another server where it is refused, and only then.
+        sockets["grpc"] = listeners.bind(
+            plan.host, plan.grpc_port, what="the gRPC port", option="--grpc-port", listen=False
+        )
     return sockets
 
 

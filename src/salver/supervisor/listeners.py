@@ -3,21 +3,76 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from salver.errors import error
 
 BACKLOG = 1024
+SETTLE = 0.05
+"""Seconds that connections which have begun get to be whole and accepted, once no other begins."""
 _PRIVATE = 0o600
+_ATTACH_FILTER = 26
+_FLAGS_OF_TCP = 13
+_NO_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, _FLAGS_OF_TCP),  # load that byte
+        (0x54, 0, 0, 0x12),  # and SYN | ACK
+        (0x15, 0, 1, 0x02),  # SYN alone?
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep
+    )
+)
+"""A filter of packets that drops those which ask for a new connection."""
 
 
-def bind(host: str, port: int, *, what: str, option: str) -> socket.socket:
-    """Listen on a TCP address; raise `port-in-use` with the option that changes the port, or `start-failed`."""
+class Closing:
+    """How ports close without resetting a connection that a client believes open.
+
+    First the kernel drops what would begin a new one: its client asks again in a second, and is refused. Those that
+    have begun are accepted meanwhile. Then the sockets end, for every process that holds them.
+    """
+
+    def __init__(self, ports: Sequence[socket.socket]) -> None:
+        self._ports = ports
+        self._deaf = False
+        self.due: float | None = None  # when the next step is, None for never
+
+    def begin(self, at: float) -> None:
+        """Close at this moment, or earlier if that was said."""
+        if not self._deaf:
+            self.due = at if self.due is None else min(self.due, at)
+
+    def go_on(self, now: float) -> None:
+        """Take the step that is due, if one is."""
+        if self.due is None or now < self.due:
+            return
+        if self._deaf:
+            self.due = None
+        for port in self._ports:
+            with contextlib.suppress(OSError):  # elsewhere than on Linux they end when the last process closes them
+                port.shutdown(socket.SHUT_RDWR) if self._deaf else _refuse_new(port)
+        if not self._deaf:
+            self._deaf, self.due = True, now + SETTLE
+
+
+def _refuse_new(port: socket.socket) -> None:
+    if sys.platform.startswith("linux"):
+        program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+        place = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+        port.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, place)
+
+
+def bind(host: str, port: int, *, what: str, option: str, listen: bool = True) -> socket.socket:
+    """Take a TCP address, and `listen` on it; raise `port-in-use` with the option for another, or `start-failed`."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -28,7 +83,8 @@ def bind(host: str, port: int, *, what: str, option: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(BACKLOG)
+        if listen:
+            listener.listen(BACKLOG)
     except OSError as problem:
         listener.close()
         if problem.errno == errno.EADDRINUSE:

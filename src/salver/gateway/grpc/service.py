@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from salver.access.keys import SCOPES
 from salver.access.principal import Principal
 from salver.errors import SalverError, error
 from salver.frames import Answers
@@ -20,6 +21,7 @@ from salver.gateway.http2_sender import Stream
 from salver.gateway.seen import Seen, path_of
 from salver.gateway.serving import Entry
 from salver.gateway.watch import LEFT
+from salver.limits import over
 
 MOST_NAMES = 256
 _BREAKS = {"headers": "headers-too-large", "slow-head": "slow-request"}
@@ -41,6 +43,13 @@ class Method(NamedTuple):
     begin: Begin
 
 
+def check_scopes(methods: Mapping[bytes, Method]) -> None:
+    """Raise ValueError for a method whose scope is none: such a table is not served."""
+    for path, method in methods.items():
+        if method.scope not in SCOPES:
+            raise ValueError(f"{path.decode()} has no scope that exists: {method.scope!r}")
+
+
 class Service:
     """The gRPC port of one gateway.
 
@@ -49,6 +58,7 @@ class Service:
     """
 
     def __init__(self, front: Front, methods: Mapping[bytes, Method]) -> None:
+        check_scopes(methods)
         self.front = front
         self.limits = front.limits
         self.timeout_ns = front.timeout_ns
@@ -77,14 +87,17 @@ class Service:
         problem = head.problem
         if problem is None and self.front.access is not None:
             who = self.check(line, head, head.method.scope, "")
-            problem = who if isinstance(who, SalverError) else None
+            problem = who if isinstance(who, SalverError) else self.front.hold(line, who)
         if problem is None and line.owed > self.limits.large_answers:
-            problem = error("overloaded", "answers of this connection wait to be read", hint="open its windows")
+            words = "answers of this connection wait to be read"
+            problem = over("large-answers", "overloaded", words, "open its windows")
         if problem is not None:
             self.front.count("salver_malformed_requests")
             self.bound(problem)
             self.refused(line, head, problem.code)
             line.refuse(number, of_problem(problem) + head.echo)
+            if problem.code == "too-many-connections":
+                line.dismiss()
             return None
         made: Stream = head.method.begin(self, line, number, head)
         return made

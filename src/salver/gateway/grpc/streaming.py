@@ -23,6 +23,8 @@ from salver.gateway.watch import LEFT
 from salver.protocols.protobuf import block, string
 
 FORM: Final = Form("v2-grpc", {"answer": "stream"})
+LEAVE_TIME: Final = 2_000_000_000
+"""Nanoseconds that a stream gets to end by itself when the server goes."""
 MOST_OPEN: Final = 64
 """Predictions of one stream that are on their way at once."""
 
@@ -30,7 +32,7 @@ MOST_OPEN: Final = 64
 class Streaming(Stream):
     """A call whose messages are each answered by itself."""
 
-    __slots__ = ("_ends", "_going", "_held", "_last", "_messages", "head", "service")
+    __slots__ = ("_ends", "_going", "_held", "_last", "_leaves", "_messages", "head", "service")
     line: Connection
 
     def __init__(self, service: Service, line: Connection, number: int, head: Head) -> None:
@@ -42,6 +44,7 @@ class Streaming(Stream):
         self._held: deque[bytes] = deque()  # messages that came and wait for room
         self._ends = line.now + head.deadline if head.deadline else 0
         self._going = False
+        self._leaves = 0  # when it is cut because the server goes, 0 for never
         self._last = False  # nothing more is taken
 
     def received(self, data: bytes, now: int) -> None:
@@ -103,22 +106,32 @@ class Streaming(Stream):
             self.line.grant(self)
 
     def leave(self) -> None:
-        """The server is going: no more messages, but every answer."""
-        self._last = True
-        self._held.clear()
-        self.go_on(self.line.now)
+        """The server is going: most streams end soon, the others are cut."""
+        self._leaves = self.line.now + LEAVE_TIME
 
     def is_late(self, now: int) -> bool:
-        """Whether the call's own deadline has passed, or a message comes too slowly."""
-        return self.trailer is None and (self._is_slow(now) or bool(self._ends and now > self._ends))
+        """Whether the call's own deadline or that of the server has passed, or a message comes too slowly."""
+        if self.trailer is not None:
+            return False
+        return self._is_slow(now) or self._is_past(self._ends, now) or self._is_past(self._leaves, now)
+
+    @staticmethod
+    def _is_past(moment: int, now: int) -> bool:
+        return bool(moment) and now > moment
 
     def _is_slow(self, now: int) -> bool:
         return bool(len(self._messages)) and (now - self.since) * 1e-9 > self.service.limits.body_time
 
     def refuse_late(self) -> None:
-        """Say so."""
-        if self._is_slow(self.line.now):
+        """Say so; where the server goes, no more messages are taken, but every answer is sent."""
+        now = self.line.now
+        if self._is_slow(now):
             self.service.front.bound("slow-body")
+        elif not self._is_past(self._ends, now):
+            self._last = True
+            self._held.clear()
+            self.go_on(now)
+            return
         self.refuse("deadline-exceeded", "the stream's deadline has passed, or a message came too slowly")
 
     def refuse(self, code: str, words: str) -> None:
