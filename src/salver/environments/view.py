@@ -16,7 +16,7 @@ import salver
 
 RUNTIME = "salver"
 LIGHT = (
-    "errors.py", "limits.py", "signature.py", "release.py", "model.py", "record.py", "route.py", "lock.py",
+    "errors.py", "memory.py", "limits.py", "signature.py", "release.py", "model.py", "record.py", "route.py", "lock.py",
     "plugins.py", "tables", "frames.py", "frameworks", "golden.py", "lookup", "protocols", "worker", "__init__.py",
 )  # fmt: skip
 """What of Salver runs in a release's environment: the part below the light line of the architecture."""
