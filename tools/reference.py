@@ -15,8 +15,8 @@ import typer.main
 
 import salver
 from salver import limits, metrics
-from salver.cli.app import app
-from salver.cli.boundary import VERBS
+from salver.cli.app import GROUPS, app
+from salver.cli.boundary import register
 from salver.errors import CODES
 from salver.gateway import openapi, paths
 from salver.release import Serving
@@ -183,10 +183,11 @@ def signature(function: Callable[..., Any]) -> str:
 def cli_page() -> str:
     """Every command with its arguments and options."""
     lines = ["# Command line", NOTE, ""]
+    register()
     root = typer.main.get_command(app)
     lines.append(plain(root.help or ""))
-    order = [verb.__name__ for verb in VERBS]
-    found = dict(sorted(commands(root), key=lambda pair: order.index(inspect.unwrap(pair[1].callback).__module__)))
+    order = [verb for verbs in GROUPS.values() for verb in verbs]
+    found = dict(sorted(commands(root), key=lambda pair: order.index(pair[0].split()[0])))
     lines += [
         "",
         *table(("command", "does"), [(f"`salver {n}`", plain(c.help or "").split("\n")[0]) for n, c in found.items()]),

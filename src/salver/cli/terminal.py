@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from salver.errors import SalverError
+
+if TYPE_CHECKING:  # a command that prints nothing needs none of it
+    from rich.console import Console
+    from rich.progress import Progress
 
 PIPE_WIDTH = 200
 
@@ -29,6 +29,8 @@ def stderr() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, width=None if terminal else PIPE_WIDTH, highlight=False, emoji=False)
 
@@ -46,6 +48,8 @@ def print_line(text: str) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, indent: int = 0) -> None:
     """A table on stdout, without a header if `columns` is empty; a column named `#…` is aligned to the right."""
+    from rich.cells import cell_len
+
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     names = [name.removeprefix("#") for name in columns]
     widths = [max(map(cell_len, column)) for column in zip(*cells, *([names] if names else []), strict=False)]
@@ -63,6 +67,8 @@ def print_facts(facts: Iterable[tuple[str, Any]], *, indent: int = 0) -> None:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], indent: int) -> str:
+    from rich.cells import cell_len
+
     parts = []
     for cell, width, to_right in zip(cells, widths, right, strict=False):
         gap = " " * (width - cell_len(cell))
@@ -72,6 +78,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], in
 
 def heading(text: str) -> None:
     """A line above a block of an answer."""
+    from rich.markup import escape
+
     stdout().print(f"\n[bold]{escape(text)}[/bold]")
 
 
@@ -82,6 +90,8 @@ def note(text: str) -> None:
 
 def complain(problem: SalverError) -> None:
     """An error: what, where, every detail, and what to do."""
+    from rich.markup import escape
+
     console = stderr()
     console.print(f"[bold red]error\\[{problem.code}][/bold red]: {escape(problem.message)}", soft_wrap=True)
     for detail in problem.details:
@@ -92,12 +102,16 @@ def complain(problem: SalverError) -> None:
 
 def print_failure(console: Console, where: str, problem: SalverError) -> None:
     """One problem among many, as one line."""
+    from rich.markup import escape
+
     console.print(f"[yellow]{escape(where)}[/yellow]: {escape(problem.message)}", soft_wrap=True)
 
 
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
     """Show that something takes its time; nothing is shown where there is no terminal."""
+    from rich.markup import escape
+
     console = stderr()
     if not console.is_terminal:
         yield
@@ -109,6 +123,9 @@ def working(text: str) -> Iterator[None]:
 @contextlib.contextmanager
 def progress(text: str) -> Iterator[Progress]:
     """A bar for work whose length is known; nothing is shown where there is no terminal."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
     console = stderr()
     columns = (
         SpinnerColumn(),
