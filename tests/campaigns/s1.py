@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 
+from salver.memory import PAUSE
 from tests.campaigns import stage, vitals
 from tests.campaigns.checks import Checker, Verdict
 from tests.integration import hostile
@@ -81,6 +82,7 @@ def run(server: Server, options: argparse.Namespace, verdict: Verdict) -> None:
         if time.monotonic() - said > stage.EVERY:
             said = time.monotonic()
             print(f"number {number:,}: {fuzz.say()}", flush=True)
+    time.sleep(2 * PAUSE)  # a second after a large body its memory goes back
     after = vitals.look(server)
     verdict.says("bodies", f"{options.bodies:,}")
     verdict.says("answers", ", ".join(f"{count:,} × {status}" for status, count in sorted(fuzz.statuses.items())))
