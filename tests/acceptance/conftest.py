@@ -51,7 +51,7 @@ class Terminal:
         """Run Python."""
         done = subprocess.run(
             [sys.executable, *arguments],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False, input=stdin, timeout=120,
+            cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False, input=stdin, timeout=300,
         )  # fmt: skip
         return Said(done.returncode, done.stdout, done.stderr)
 
