@@ -11,7 +11,7 @@ import numpy as np
 from salver.errors import SalverError
 from salver.protocols import Encoded, Part
 from salver.protocols.refusals import refusal_body, refusal_status
-from salver.protocols.rows import struct_of, told
+from salver.protocols.rows import refusal, struct_of, told
 from salver.signature import Column, Field
 from salver.tables import Columns, may_be_null
 
@@ -61,6 +61,12 @@ def failed(part: Part, failures: Mapping[int, SalverError]) -> dict[int, SalverE
     if not failures:
         return {}
     return {row - part.start: failures[row] for row in range(part.start, part.start + part.count) if row in failures}
+
+
+def problem_of(part: Part, failures: Mapping[int, SalverError]) -> tuple[SalverError | None, int]:
+    """What refuses a part that is answered whole or not at all, and how many of its rows failed."""
+    errors = failed(part, failures) if part.failure is None else {}
+    return (refusal(errors, part.rows), len(errors)) if errors else (part.failure, 0)
 
 
 def in_place(

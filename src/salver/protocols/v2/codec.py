@@ -19,9 +19,9 @@ import numpy as np
 from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
-from salver.protocols.answers import ENCODER, failed, refused
+from salver.protocols.answers import ENCODER, problem_of, refused
 from salver.protocols.refusals import settled
-from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, refusal, told
+from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, told
 from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_outputs
 from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader, too_many
@@ -125,10 +125,7 @@ class V2Codec:
         written: dict[int, Written] = {}
         encoded: list[Encoded] = []
         for part in decoded.parts:
-            problem, count = part.failure, 0
-            if failures and problem is None:
-                errors = failed(part, failures)
-                problem, count = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
+            problem, count = problem_of(part, failures)
             if problem is None:
                 try:
                     encoded.append(self._answer(part, given, written))

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from salver import tables
 from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject, protobuf
-from salver.protocols.answers import failed
+from salver.protocols.answers import problem_of
 from salver.protocols.protobuf import Malformed
 from salver.protocols.refusals import settled
-from salver.protocols.rows import capped, listed, optional, refusal, told
+from salver.protocols.rows import capped, listed, optional, told
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
 from salver.protocols.v2.grpc_outputs import TensorWriter, Written
 from salver.protocols.v2.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
@@ -94,10 +94,7 @@ class V2GrpcCodec:
         written = [Written()] * len(self._outputs) if nothing else self._written(outputs)
         encoded: list[Encoded] = []
         for part in decoded.parts:
-            problem, count = part.failure, 0
-            if failures and problem is None:
-                errors = failed(part, failures)
-                problem, count = (refusal(errors, part.rows), len(errors)) if errors else (None, 0)
+            problem, count = problem_of(part, failures)
             if problem is None:
                 try:
                     body = self._answer(part.context, written, part.start, part.start + part.count)
