@@ -27,6 +27,7 @@ from tests.integration.server import SALVER, Server
 
 SALTS = {"oracle@1": 1, "oracle@2": 2, "oracle@3": 3}
 WORKERS = 2
+SETTLED = 3 + 2 * WORKERS  # supervisor, follower, gateway; the live release and the warm one
 CLIENTS = 8
 BASE = 10  # what is held in the end is compared with what was held after so many switches
 REMEMBERED = 8
@@ -127,16 +128,19 @@ def last_swap(server: Server) -> float:
 
 
 async def held(server: Server) -> Held:
-    """What is held once old workers have gone: the least of several looks."""
+    """What is held once old workers have gone and new ones stand: the least of ten looks in a row."""
     ends = time.monotonic() + stage.SETTLE_TIME
-    while len(server.workers()) != 2 * WORKERS and time.monotonic() < ends:
-        await asyncio.sleep(0.1)
-    looks = []
-    for _ in range(10):
+    looks: deque[Held] = deque(maxlen=10)
+    while len(looks) < 10 or (_moving(looks) and time.monotonic() < ends):
         await asyncio.sleep(0.2)
         looks.append(await asyncio.to_thread(look, server))
     rss = {name: min(one.rss[name] for one in looks) for name in looks[0].rss}
     return Held(rss, min(one.descriptors for one in looks), min(one.processes for one in looks))
+
+
+def _moving(looks: deque[Held]) -> bool:
+    """Whether workers came or went during these looks, or are still to come or to go."""
+    return {one.processes for one in looks} != {SETTLED}
 
 
 def look(server: Server) -> Held:

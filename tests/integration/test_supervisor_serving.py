@@ -264,8 +264,14 @@ def test_two_servers_that_refuse_the_same_release_write_one_fallback(serve: Star
     assert [(each.live, each.action) for each in registry.history("oracle")][1:] == [(3, "promote"), (1, "fallback")]
 
 
+def _loaded(server: Server) -> int:
+    [release] = status.status(running(server))["releases"]
+    return sum(worker["load_ms"] is not None for worker in release["workers"])
+
+
 def test_a_release_gets_as_many_workers_as_asked_for_and_status_tells_of_each(start: Start, tmp_path: Path) -> None:
     server = start("--workers", "3", "--gateways", "2", "--cache", str(tmp_path / "cache"))
+    eventually(lambda: _loaded(server) == 3, "three workers")  # it answers as soon as the first one stands
     said = status.status(running(server))
     [release] = said["releases"]
     assert [worker["name"] for worker in release["workers"]] == ["oracle@1/0", "oracle@1/1", "oracle@1/2"]
