@@ -165,6 +165,16 @@ def test_a_caller_sees_only_the_models_it_may_ask(guarded: Guarded) -> None:
     assert json.dumps(hidden).replace("oracle", "no-such-model") == json.dumps(missing)
 
 
+def test_the_api_document_says_what_needs_a_token_and_what_then_may_be_answered(guarded: Guarded) -> None:
+    server, _, callers = guarded
+    got = server.ask("GET", "/openapi.json", headers={"x-api-key": callers["docs"].token}).json
+    assert got["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    for path, needed in (("/models/oracle/predict", True), ("/models", True), ("/healthz/ready", False)):
+        [operation] = got["paths"][path].values()
+        assert operation.get("security", []) == ([{"token": []}] if needed else [])
+        assert {"401", "403", "429"}.issubset(operation["responses"]) == needed
+
+
 def test_a_revoked_key_ends_within_a_second_on_open_connections_of_every_gateway(guarded: Guarded) -> None:
     server, keys, _ = guarded
     token = key(keys, "add", "leaver")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.server import Server
+from tests.integration.server import SALVER, Server
 
 CONFORMS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
@@ -49,3 +50,18 @@ def test_schemathesis_finds_no_good_body_that_is_refused(server: Server, tmp_pat
         "examples,coverage,fuzzing",
     ]
     judge("openapi.json", server, tmp_path, *options, "--max-examples", "60")
+
+
+def test_schemathesis_finds_no_operation_that_ignores_its_token(start: Callable[..., Server], tmp_path: Path) -> None:
+    keys = tmp_path / "keys.jsonl"
+    command = [*SALVER, "key", "add", "judge", "--scope", "predict", "--scope", "metadata", "--scope", "docs"]
+    token = subprocess.run([*command, "--keys", str(keys)], capture_output=True, text=True, check=True).stdout.strip()
+    server = start("--keys", str(keys))
+    said = {"authorization": f"Bearer {token}"}
+    document = server.ask("GET", "/openapi.json", headers=said).json
+    del document["paths"]["/models/oracle/predict"]["post"]["parameters"]  # a deadline of a millisecond is missed
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    header = f"Authorization: {said['authorization']}"
+    judge(
+        "openapi.json", server, tmp_path, "--checks", f"ignored_auth,{CONFORMS}", "-H", header, "--max-examples", "20"
+    )

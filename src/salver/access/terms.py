@@ -62,6 +62,11 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether callers have to say who they are."""
         return bool(self.keys or self.tokens or self.tls.client_ca)
 
+    @property
+    def keyed(self) -> frozenset[str]:
+        """The scopes for which callers need a token."""
+        return frozenset(SCOPES).difference(self.open) if self.keys or self.tokens else frozenset()
+
     def of_admin(self) -> Terms:
         """The same terms for the admin port, which has its own certificate, and no callers in browsers."""
         return msgspec.structs.replace(self, tls=self.admin_tls, cors=())

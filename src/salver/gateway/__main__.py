@@ -63,9 +63,9 @@ class Gateway:
         block = blocks[options.index]
         block.cells[metrics.GATEWAY_AT["salver_connections"]] = 0.0
         self._serving = Serving(loop, limits, block, self._effective)
-        pages = Pages(self._serving, blocks, options.dialect)
         self._control = Control(options.control, Hello(options.index, os.getpid()), self._serving.apply, self._take)
         terms = read_terms(options.access)
+        pages = Pages(self._serving, blocks, options.dialect, terms.keyed)
         usage = Usage(options.usage[0], options.usage[1], options.index) if options.usage else None
         self._access = Access(terms, usage) if terms.authenticates else None
         public, admin = (Front(self._serving, limits, block, paths, pages.answer) for paths in (PUBLIC, ADMIN))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from salver import __version__
@@ -49,6 +49,17 @@ STATUSES = {
     "503": "Too many requests wait, or the model is not ready: try again after Retry-After.",
     "504": "No answer was ready before the deadline.",
 }
+KEYED = {
+    "401": "The request holds no credential that is known.",
+    "403": "The credential does not allow this.",
+    "429": "Over the quota of this credential: try again after Retry-After.",
+}
+"""What callers are told besides, where they need a token."""
+TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of `salver key add`, or of your identity provider.",
+}
 TEXT = ("text/csv", "application/jsonlines")
 OTHERS = {
     kind: {"schema": {"type": "string"} if kind in TEXT else {"type": "string", "format": "binary"}}
@@ -78,19 +89,20 @@ PARAMETERS = {
 }
 
 
-def document(live: Mapping[str, Loaded]) -> dict[str, Any]:
-    """The document for these live releases, by model name."""
+def document(live: Mapping[str, Loaded], *, keyed: Collection[str] = ()) -> dict[str, Any]:
+    """The document for these live releases, by model name; `keyed` are the scopes for which callers need a token."""
     schemas: dict[str, Any] = {"Problem": PROBLEM, "RowError": ROW_ERROR}
-    paths: dict[str, Any] = {}
+    paths: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
     for model, loaded in sorted(live.items()):
         example = schema.example_row(loaded.signature)  # the page to try fills in the one of the schema
         schemas[f"{model}.Input"] = schema.input_schema(loaded.signature) | {"example": example}
         schemas[f"{model}.Output"] = schema.output_schema(loaded.signature)
-        paths[f"/models/{model}/predict"] = {"post": _predict(model, loaded)}
-        paths[f"/models/{model}"] = {"get": _page(f"Signature and live release of {model}", [model])}
-    paths["/models"] = {"get": _page("The models served here", ["server"])}
-    paths["/healthz/live"] = {"get": _page("Whether this server runs", ["server"])}
-    paths["/healthz/ready"] = {"get": _page("Whether every model is proven and can answer", ["server"], not_ready=True)}
+        paths[f"/models/{model}/predict"] = {"post": ("predict", _predict(model, loaded))}
+        paths[f"/models/{model}"] = {"get": ("metadata", _page(f"Signature and live release of {model}", [model]))}
+    paths["/models"] = {"get": ("metadata", _page("The models served here", ["server"]))}
+    paths["/healthz/live"] = {"get": ("health", _page("Whether this server runs", ["server"]))}
+    ready = _page("Whether every model is proven and can answer", ["server"], not_ready=True)
+    paths["/healthz/ready"] = {"get": ("health", ready)}
     return {
         "openapi": "3.0.3",
         "info": {
@@ -98,8 +110,15 @@ def document(live: Mapping[str, Loaded]) -> dict[str, Any]:
             "version": __version__,
             "description": "Every answer names its release (`x-salver-release`) and has a prediction id.",
         },
-        "paths": paths,
+        "paths": {
+            path: {
+                verb: _with_token(operation) if scope in keyed else operation
+                for verb, (scope, operation) in verbs.items()
+            }
+            for path, verbs in paths.items()
+        },
         "components": {
+            **({"securitySchemes": {"token": TOKEN}} if keyed else {}),
             "schemas": schemas,
             "parameters": PARAMETERS,
             "headers": {
@@ -124,7 +143,6 @@ def _predict(model: str, loaded: Loaded) -> dict[str, Any]:
             **OTHERS,
         },
     }
-    problem = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
         "tags": [model],
         "summary": f"Predict with {model} (live: {loaded.release})",
@@ -145,7 +163,7 @@ def _predict(model: str, loaded: Loaded) -> dict[str, Any]:
         },
         "responses": {
             "200": ok,
-            **{status: {"description": text, "content": problem} for status, text in STATUSES.items()},
+            **_problems(STATUSES),
         },
     }
 
@@ -155,6 +173,15 @@ def _page(summary: str, tags: list[str], *, not_ready: bool = False) -> dict[str
     if not_ready:
         responses["503"] = {"description": "Not ready", "content": _json({"type": "object"})}
     return {"tags": tags, "summary": summary, "responses": responses}
+
+
+def _with_token(operation: dict[str, Any]) -> dict[str, Any]:
+    return operation | {"security": [{"token": []}], "responses": operation["responses"] | _problems(KEYED)}
+
+
+def _problems(statuses: Mapping[str, str]) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {status: {"description": text, "content": content} for status, text in statuses.items()}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ DOCS = b"""<!doctype html>
 class Pages:
     """Answers pages from what the gateway serves now."""
 
-    def __init__(self, serving: Serving, blocks: Sequence[metrics.Block], dialect: str = "") -> None:
+    def __init__(
+        self, serving: Serving, blocks: Sequence[metrics.Block], dialect: str = "", keyed: Collection[str] = ()
+    ) -> None:
         self._dialect = dialect
+        self._keyed = keyed  # the scopes for which callers need a token
         self._serving = serving
         self._blocks = blocks
         self._assets = _asset_folder()
@@ -207,7 +210,7 @@ class Pages:
 
     def _openapi(self, target: Target) -> tuple[int, bytes, str]:
         live = {name: entry.loaded for name, entry in self._serving.live.items() if target.shows(name)}
-        return _json(200, openapi.document(live))
+        return _json(200, openapi.document(live, keyed=self._keyed))
 
     def _asset(self, target: Target) -> tuple[int, bytes, str]:
         kind = ASSETS.get(target.model)
