@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salver import plugins, tables
 from salver.errors import error
@@ -59,9 +60,43 @@ AUDITED: Final = frozenset(
         "sklearn.utils._bunch.Bunch",
     }
 )
-_NOT_ARGMAX: Final = ("FixedThresholdClassifier", "TunedThresholdClassifierCV", "SVC", "NuSVC")
-"""Classifiers whose predict is not the most probable class; each needs both calls."""
+_WRAPPERS: Final = frozenset(
+    {
+        "sklearn.model_selection._search.GridSearchCV",
+        "sklearn.model_selection._search.RandomizedSearchCV",
+        "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV",
+        "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV",
+        "sklearn.pipeline.Pipeline",
+    }
+)
+"""Classes whose predict and predict_proba are those of the estimator they hold."""
 
+_ARGMAX: Final = frozenset(
+    {
+        "sklearn.calibration.CalibratedClassifierCV",
+        "sklearn.ensemble._bagging.BaggingClassifier",
+        "sklearn.ensemble._forest.ExtraTreesClassifier",
+        "sklearn.ensemble._forest.RandomForestClassifier",
+        "sklearn.ensemble._voting.VotingClassifier",
+        "sklearn.tree._classes.DecisionTreeClassifier",
+        "sklearn.tree._classes.ExtraTreeClassifier",
+    }
+)
+"""Classifiers whose predict is the first of the largest shares, ties included, as their sources say."""
+
+_ARGMAX_BUT_TIES: Final = frozenset(
+    {
+        "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
+        "sklearn.ensemble._gb.GradientBoostingClassifier",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.linear_model._logistic.LogisticRegressionCV",
+    }
+)
+"""Classifiers whose predict is the largest score, which the shares grow with. Rounding may level two of them."""
+
+_LEVEL: Final = 1 - 1e-6
+"""Two shares are level from this part of the larger one on: well beyond what rounding does, in 32 bits too."""
 
 _OTHERS: Final = frozenset({"xgboost", "lightgbm", "catboost"})
 """Packages with an adapter of their own, whose classes inherit from scikit-learn's."""
@@ -138,22 +173,12 @@ class Sklearn:
         if not hasattr(model, method):
             raise error("unsupported-model", f"{type(model).__name__} has no {method}", hint="choose another method")
         arranged = arranged or _arrangement(model, signature)
-        call = getattr(model, method)
+        call = _method(model, method)
         if method == "transform":
-            return lambda columns: _dense(call(arranged(columns)))
+            return lambda columns: np.asarray(_dense(call(arranged(columns))))
         if method != "predict_proba":
-            return lambda columns: call(arranged(columns))
-        classes = model.classes_
-        if isinstance(classes, list):
-            raise error("unsupported-model", f"{type(model).__name__} has several targets; use method = 'predict'")
-        if not _is_argmax(model):
-            return lambda columns: _both(model, arranged(columns))
-
-        def predict(columns: Columns) -> Columns:
-            shares = call(arranged(columns))
-            return {"prediction": classes[shares.argmax(axis=1)], "probabilities": shares}
-
-        return predict
+            return lambda columns: _dense(call(arranged(columns)))
+        return _with_shares(model, arranged)
 
 
 FRAMEWORK = Sklearn()
@@ -208,24 +233,62 @@ def _in_code(folder: Path, name: str) -> bool:
     return root.is_dir() or root.with_suffix(".py").is_file()
 
 
-def _is_argmax(model: Any) -> bool:
+def _with_shares(model: Any, arranged: Arrange) -> Callable[[Columns], Columns]:
+    """The class that `model.predict` says beside the share of each; asks predict only where the shares can't tell."""
+    predict, shares_of = _method(model, "predict"), _method(model, "predict_proba")
+    classes: Any = getattr(model, "classes_", None)
+    if isinstance(classes, list):
+        raise error(
+            "unsupported-model",
+            f"{type(model).__name__} has several targets, each with shares of its own",
+            hint="choose method = 'predict'",
+        )
+    kind = _kind(model)
+
+    def argmax(columns: Columns) -> Columns:
+        shares = shares_of(arranged(columns))
+        return {"prediction": classes[shares.argmax(axis=1)], "probabilities": shares}
+
+    def argmax_but_ties(columns: Columns) -> Columns:
+        inputs = arranged(columns)
+        shares = shares_of(inputs)
+        found = predict(inputs) if _tied(shares) else classes[shares.argmax(axis=1)]
+        return {"prediction": found, "probabilities": shares}
+
+    def both(columns: Columns) -> Columns:
+        inputs = arranged(columns)
+        return {"prediction": np.asarray(_dense(predict(inputs))), "probabilities": shares_of(inputs)}
+
+    return argmax if kind in _ARGMAX else argmax_but_ties if kind in _ARGMAX_BUT_TIES else both
+
+
+def _method(model: Any, name: str) -> Callable[[Any], Any]:
+    """A method of the model, on a copy where a step such as `StandardScaler(copy=False)` works in what it is given."""
+    call: Callable[[Any], Any] = getattr(model, name)
+    given = model.get_params() if hasattr(model, "get_params") else {}
+    if any(key.rpartition("__")[2] == "copy" and value is False for key, value in given.items()):
+        return lambda inputs: call(inputs.copy())
+    return call
+
+
+def _kind(model: Any) -> str:
+    """The full name of the class that decides what `model` predicts, behind wrappers that only pass it on."""
     while True:
-        if hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        elif hasattr(model, "steps"):
-            model = model.steps[-1][1]
-        else:
-            kind = type(model)
-            return kind.__module__.startswith("sklearn.") and kind.__name__ not in _NOT_ARGMAX
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        if kind not in _WRAPPERS:
+            return kind
+        model = model.steps[-1][1] if hasattr(model, "steps") else getattr(model, "best_estimator_", None)
+
+
+def _tied(shares: NDArray[Any]) -> bool:
+    """Whether a row has two largest shares that rounding may have levelled, or NaN."""
+    below = shares < shares.max(axis=1, keepdims=True) * _LEVEL
+    return int(np.count_nonzero(below)) < shares.size - len(shares)
 
 
 def _dense(values: Any) -> Any:
-    """A matrix of what a transformer answers, which may be sparse or a DataFrame."""
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
-
-
-def _both(model: Any, inputs: Any) -> Columns:
-    return {"prediction": np.asarray(model.predict(inputs)), "probabilities": model.predict_proba(inputs)}
+    """What a transformer or a multilabel classifier answers, without gaps where it is sparse."""
+    return values.toarray() if hasattr(values, "toarray") else values
 
 
 def _matrix_arrangement(model: Any, signature: Signature) -> Arrange | None:
