@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,21 @@ from uv import find_uv_bin
 
 import salver
 from salver import lock
+from salver.dispatch.local import LocalRelease
 from salver.environments import build
 from salver.environments.closure import Wishes, lock_for
+from salver.environments.resolve import hashes
 from salver.errors import SalverError
-from salver.registry import Registry
+from salver.registry import Registry, ReleaseCache
 from salver.storage.folder import FolderStorage
+from tests.integration.package_index import WHEEL, wheel
 from tests.integration.server import Server
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 OTHER = ("scikit-learn==1.7.2", "numpy==2.2.6")
 SMALL = "six==1.16.0\n"
+YANKED = "attrs==21.1.0"
 
 TRAIN = """
 import sys
@@ -147,6 +153,74 @@ def test_packages_that_no_import_shows_come_along(tmp_path: Path) -> None:
     pins = lock.pins(lock_for(["sklearn"], tmp_path, Wishes(packages=("six>=1.16",))).text)
     assert "six" in pins
     assert pins["scikit-learn"] == sklearn.__version__
+
+
+def test_a_package_with_extras_is_locked_with_what_they_bring(tmp_path: Path) -> None:
+    pins = lock.pins(lock_for(["pandas"], tmp_path, Wishes(packages=("pandas[html]>=2", "Uvicorn[standard]"))).text)
+    assert pins["pandas"] == version("pandas")
+    assert {"lxml", "beautifulsoup4", "html5lib", "uvicorn", "httptools"} <= set(pins)
+
+
+def test_packages_may_ask_for_another_version_of_what_the_model_imports(tmp_path: Path) -> None:
+    pins = lock.pins(lock_for(["six", "numpy"], tmp_path, Wishes(packages=("six==1.16.0",))).text)
+    assert (pins["six"], pins["numpy"]) == ("1.16.0", version("numpy"))
+
+
+def test_constraints_that_a_requirements_file_includes_hold_too(tmp_path: Path) -> None:
+    (tmp_path / "deps").mkdir()
+    (tmp_path / "requirements.txt").write_text("-r deps/base.txt\n-c deps/limits.txt\n-e .\npandas[html]\n")
+    (tmp_path / "deps" / "base.txt").write_text("joblib==1.5.2\n")
+    (tmp_path / "deps" / "limits.txt").write_text("threadpoolctl==3.5.0\n")
+    pins = lock.pins(lock_for(["sklearn"], tmp_path, Wishes(tmp_path / "requirements.txt")).text)
+    assert (pins["joblib"], pins["threadpoolctl"]) == ("1.5.2", "3.5.0")
+    assert pins["scikit-learn"] == sklearn.__version__
+
+
+def test_a_constraint_that_gives_a_needed_package_an_address_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / WHEEL).write_bytes(wheel())
+    address = f"slowly @ {(tmp_path / WHEEL).as_uri()}"
+    (tmp_path / "requirements.txt").write_text(f"{address}\n")
+    with pytest.raises(SalverError) as caught:
+        lock_for(["numpy"], tmp_path, Wishes(tmp_path / "requirements.txt", ("slowly",)))
+    assert caught.value.code == "environment-failed"
+    assert caught.value.details == (address,)
+    assert "publish it as a wheel to a package index" in caught.value.hint
+    assert "slowly" not in lock.pins(lock_for(["numpy"], tmp_path, Wishes(tmp_path / "requirements.txt")).text)
+
+
+def test_a_yanked_version_is_not_released_and_is_named_with_the_reason_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SalverError) as caught:
+        lock_for(["numpy"], tmp_path, Wishes(packages=(YANKED,)))
+    with pytest.raises(SalverError) as looked_up:
+        hashes([YANKED, "six==1.16.0"], tmp_path)
+    for problem in (caught.value, looked_up.value):
+        assert problem.code == "environment-failed"
+        assert YANKED in problem.message
+        assert problem.details == (f"{YANKED} (Installable but not importable on Python 3.4.)",)
+        assert "install another version" in problem.hint
+
+
+def test_a_version_that_was_yanked_after_the_release_is_still_built_and_noted(tmp_path: Path) -> None:
+    place = build.build(f"{YANKED}\n", HERE, tmp_path, what="m@1")
+    assert build.yanked(place) == (f"{YANKED} (Installable but not importable on Python 3.4.)",)
+    (only,) = build.built(tmp_path)
+    assert (only.packages, only.yanked) == (("attrs",), build.yanked(place))
+
+
+def test_a_batch_keeps_its_environment_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, registry = tmp_path / "cache", tmp_path / "registry"
+    monkeypatch.setenv("SALVER_CACHE", str(cache))
+    model, features = trained()
+    made = salver.release("iris", model, examples=features, registry=str(registry), packages=("six==1.16.0",))
+    folder = ReleaseCache(cache).open(Registry(FolderStorage(registry)), made.release)
+
+    async def scenario() -> list[bool]:
+        async with LocalRelease(folder, "iris@1", cache=str(cache)):
+            during = [build.remove(each) for each in build.built(cache)]
+        return during + [build.remove(each) for each in build.built(cache)]
+
+    assert asyncio.run(scenario()) == [False, True]
+    assert build.built(cache) == []
 
 
 def test_constraints_that_nothing_fulfils_are_refused_with_the_package_s_name(tmp_path: Path) -> None:

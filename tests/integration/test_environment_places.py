@@ -7,19 +7,22 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import salver
+from salver.cli.checks import of_release
 from salver.environments import build, view
 from salver.environments.choose import choose
 from salver.environments.closure import lock_for
 from salver.environments.place import Place
 from salver.errors import SalverError
+from salver.settings import Settings
+from tests.integration.package_index import slow_index
 from tests.integration.test_environments import install
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -78,7 +81,7 @@ def test_a_view_shows_the_packages_that_were_asked_for_and_no_others(
     for name, module in (("one", "space/one.py"), ("two", "space/two/__init__.py"), ("lone", "lone.py")):
         info = install(installed, name, "1", module=module)
         (info / "RECORD").write_text(f"{module},,\n{info.name}/METADATA,,\n../../bin/{name},,\n")
-    assert view.of_packages(["one", "lone"], tmp_path / "view")
+    assert view.of_packages(["one", "lone"], tmp_path / "view") == ""
     shown = {path.relative_to(tmp_path / "view").as_posix() for path in (tmp_path / "view").rglob("*")}
     assert {"space/one.py", "lone.py", "one-1.dist-info", "lone-1.dist-info"} <= shown
     assert not {path for path in shown if "two" in path or "bin" in path}
@@ -89,7 +92,30 @@ def test_a_package_without_a_list_of_its_files_can_not_be_told_from_the_others(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (install(tmp_path, "bare", "1") / "RECORD").unlink()
-    assert not view.of_packages(["bare"], tmp_path / "view")
+    assert view.of_packages(["numpy", "bare", "msgspec"], tmp_path / "view") == "bare"
+
+
+def test_the_log_and_doctor_say_that_workers_see_every_package_where_one_has_no_list_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    packages, project, registry = tmp_path / "site-packages", tmp_path / "project", tmp_path / "registry"
+    packages.mkdir()
+    project.mkdir()
+    info = install(packages, "bare", "1", module="bare.py")
+    (info / "RECORD").unlink()
+    (info / "top_level.txt").write_text("bare\n")
+    (project / "whole.py").write_text("import bare\n" + SECRET)
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    model = __import__("whole").Model
+    salver.release("whole", model, examples=[{"key": 1.0}], registry=str(registry))
+    (said,) = [each.getMessage() for each in caplog.records if each.name == "salver.environments"]
+    assert "its workers see every package that is installed here, not the locked ones only: bare has" in said
+    checks = [check() for check in of_release(Settings(registry=str(registry), cache=str(tmp_path)), "whole@1")]
+    (found,) = [check for check in checks if check.name == "environment"]
+    assert found.ok
+    assert found.found.endswith("see every package that is installed, since bare has no list of its files (RECORD)")
 
 
 def test_the_runtime_of_a_worker_is_found_with_its_plugins_and_brings_nothing_else(tmp_path: Path) -> None:
@@ -171,11 +197,55 @@ def test_a_place_that_is_held_keeps_its_environment_until_the_process_ends(
     assert build.remove(found)
 
 
-def test_what_an_interrupted_build_left_is_no_environment_and_goes_when_it_is_old(tmp_path: Path) -> None:
-    draft = tmp_path / build.FOLDER / f"{build.DRAFT}abc"
+def test_an_environment_that_somebody_chose_since_it_was_listed_is_not_removed(
+    environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = environment("a-x")
+    os.utime(folder / build.FACTS, (1.0, 1.0))
+    (found,) = build.built(tmp_path)
+    os.utime(folder / build.FACTS)
+    assert not build.remove(found)
+    (again,) = build.built(tmp_path)
+    assert build.remove(again)
+
+
+def test_what_an_interrupted_build_left_is_no_environment_and_is_swept(tmp_path: Path) -> None:
+    draft = tmp_path / build.FOLDER / f"{build.DRAFT}abc-cp311"
     (draft / build.PACKAGES).mkdir(parents=True)
+    (draft / build.FACTS).write_text(json.dumps({"lock": "sha256:abc", "python": HERE, "packages": []}))
     assert build.built(tmp_path) == []
-    assert build.sweep(tmp_path, 60.0) == 0
-    os.utime(draft, (time.time() - 120.0,) * 2)
-    assert build.sweep(tmp_path, 60.0) == 1
+    assert build.sweep(tmp_path) == 1
     assert not draft.exists()
+
+
+def test_a_build_in_progress_is_not_swept_and_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "packages"))
+    with slow_index() as index, ThreadPoolExecutor(1) as builder:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        building = builder.submit(build.build, "slowly==1.0\n", HERE, tmp_path, what="m@1")
+        try:
+            assert index.asked.wait(60.0)
+            (draft,) = (tmp_path / build.FOLDER).glob(f"{build.DRAFT}*")
+            assert build.sweep(tmp_path) == 0
+            assert draft.exists()
+        finally:
+            index.answer.set()
+        place = building.result()
+    assert (Path(place.path[0]) / "slowly.py").exists()
+    assert [each.packages for each in build.built(tmp_path)] == [("slowly",)]
+    assert build.sweep(tmp_path) == 0
+
+
+def test_what_an_interrupted_build_of_the_same_environment_left_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "packages"))
+    left = tmp_path / build.FOLDER / f"{build.DRAFT}{build.name_of('slowly==1.0', HERE)}"
+    (left / build.PACKAGES).mkdir(parents=True)
+    (left / build.PACKAGES / "slowly.py").write_text("half of it")
+    with slow_index() as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        index.answer.set()
+        place = build.build("slowly==1.0", HERE, tmp_path, what="m@1")
+    assert (Path(place.path[0]) / "slowly.py").read_text() == ""
+    assert not left.exists()

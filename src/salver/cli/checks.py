@@ -18,7 +18,7 @@ from msgspec import Struct
 from salver import __version__, lock, wiring
 from salver.dispatch.launch import POOLS, cpu_budget
 from salver.dispatch.local import LocalRelease
-from salver.environments import build
+from salver.environments import build, view
 from salver.errors import SalverError
 from salver.release import LOCK
 from salver.settings import Loaded, Settings
@@ -63,6 +63,7 @@ def of_release(settings: Settings, reference: str) -> Iterator[Callable[[], Chec
         return
     yield lambda: Check(opened.name, True, f"{len(opened.manifest.files)} files, every digest right")
     yield lambda: _environment(opened, Path(settings.cache))
+    yield lambda: _serving(opened, settings.serve.workers, cpu_budget())
     yield lambda: _golden(opened, settings)
 
 
@@ -155,7 +156,7 @@ def _environment(opened: wiring.Opened, cache: Path) -> Check:
     what = f"Python {python}, lock {opened.manifest.lock[:19]}" + ("" if lock.is_hashed(text) else ", not all hashed")
     differences = lock.check(text, python)
     if not differences:
-        return Check("environment", True, f"{what}: workers run here and see the locked packages only")
+        return Check("environment", True, f"{what}: workers run here and {_seen(text)}")
     try:
         place = build.build(text, python, cache, what=opened.name)
     except SalverError as problem:
@@ -163,9 +164,37 @@ def _environment(opened: wiring.Opened, cache: Path) -> Check:
     broken = lock.check(text, python, place.path)
     found = f"{what}: built, since here {differences[0]}"
     if not [each for each in broken if each.kind != "python"]:
-        return Check("environment", True, found)
+        withdrawn = build.yanked(place)
+        return Check("environment", True, found + (f"; withdrawn since: {', '.join(withdrawn)}" if withdrawn else ""))
     folder = Path(place.path[0]).parent
     return Check("environment", False, f"{folder}: {'; '.join(map(str, broken))}", f"remove {folder}, then try again")
+
+
+def _seen(text: str) -> str:
+    """What workers see of this environment, if it is the one of this lock."""
+    with tempfile.TemporaryDirectory(prefix="salver-") as folder:
+        unlisted = view.of_packages(lock.pins(text), Path(folder) / build.PACKAGES)
+    if not unlisted:
+        return "see the locked packages only"
+    return f"see every package that is installed, since {unlisted} has no list of its files (RECORD)"
+
+
+def _serving(opened: wiring.Opened, default: int, cores: int) -> Check:
+    """Whether the workers and threads that a release asks for have cores here."""
+    serving = opened.manifest.serving
+    workers = serving.workers or default
+    threads = serving.threads or max(1, cores // workers)
+    found = f"{_count(workers, 'worker')} of {_count(threads, 'thread')} each, {_count(cores, 'core')}"
+    if (serving.workers or 1) * (serving.threads or 1) <= cores:
+        return Check("serving", True, found)
+    asked = {"worker": serving.workers, "thread": serving.threads}
+    said = " and ".join(_count(count, name) for name, count in asked.items() if count)
+    advice = "serve it where there are more cores, or release it with a Serving that asks for less"
+    return Check("serving", False, f"{found}: the release asks for {said}", advice)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def _golden(opened: wiring.Opened, settings: Settings) -> Check:

@@ -25,13 +25,14 @@ def list_environments(as_json: JsonFlag = False) -> None:
     Examples:
       salver env list
     """
-    from salver.cli.overview import plain
+    from msgspec import to_builtins
+
     from salver.cli.terminal import note, print_json, print_table
     from salver.environments import build
 
     found = build.built(Path(gather().settings.cache))
     if as_json:
-        print_json(plain(found))
+        print_json(to_builtins(found, enc_hook=str))
         return
     now = time.time()
     rows = [
@@ -60,8 +61,10 @@ def build_environment(
     Examples:
       salver env build churn@7
     """
+    from rich.markup import escape
+
     from salver import lock, wiring
-    from salver.cli.terminal import print_line, working
+    from salver.cli.terminal import note, print_line, working
     from salver.environments import build
     from salver.release import LOCK
 
@@ -74,6 +77,8 @@ def build_environment(
     with working(f"build the environment of {opened.name}"):
         place = build.build(text, opened.manifest.python, Path(settings.cache), what=opened.name)
     print_line(f"the environment of {opened.name} is built: {Path(place.path[0]).parent}")
+    for each in build.yanked(place):
+        note(f"withdrawn (yanked) from the package index: {escape(each)}; release the model again with another version")
 
 
 @env.command("prune")
@@ -94,5 +99,5 @@ def prune(
     before = time.time() - older_than * DAY
     old = [each for each in build.built(cache) if each.used_at <= before]
     gone = [each for each in old if build.remove(each)]
-    build.sweep(cache, min(older_than * DAY, DAY))
+    build.sweep(cache)
     print_line(f"removed {len(gone)}" + (f"; {len(old) - len(gone)} in use stay" if len(gone) < len(old) else ""))

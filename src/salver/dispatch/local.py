@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from salver.dispatch.call import Call, Limits
 from salver.dispatch.dispatcher import Dispatcher
 from salver.dispatch.launch import Command, cpu_budget, worker_command
 from salver.dispatch.process import WorkerProcess
+from salver.environments.build import hold
 from salver.environments.choose import choose
 from salver.environments.place import Place, default_cache
 from salver.errors import SalverError, error
@@ -140,10 +142,13 @@ class LocalRelease:
             dispatcher.close()
 
     def _choose(self, scratch: Path) -> Place:
-        """Where it runs: here, or in an environment that is built now."""
+        """Where it runs: here, or in an environment that is built now and stays until this is over."""
         python = parse_manifest((self._folder / MANIFEST).read_bytes(), where=self._name).python
         text = (self._folder / LOCK).read_text(encoding="utf-8")
-        return choose(text, python, what=self._name, cache=self._cache, scratch=scratch)
+        place = choose(text, python, what=self._name, cache=self._cache, scratch=scratch)
+        for descriptor in hold(place):
+            self._stack.callback(os.close, descriptor)
+        return place
 
     def _command(self, listen_fd: int, status_fd: int) -> Command:
         return worker_command(

@@ -7,8 +7,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,13 +23,17 @@ DRAFT = ".draft-"
 
 
 class Environment(Struct, frozen=True):
-    """One built environment: its folder, the digest of its lock, what is in it, last use (seconds since 1970)."""
+    """One built environment: its folder, the digest of its lock, what is in it, last use (seconds since 1970).
+
+    `yanked` are those of its packages that their publishers had withdrawn when it was built, with the reasons.
+    """
 
     folder: Path
     lock: str
     python: str
     packages: tuple[str, ...]
     used_at: float
+    yanked: tuple[str, ...] = ()
 
 
 def name_of(text: str, python: str) -> str:
@@ -48,12 +50,13 @@ def build(text: str, python: str, cache: Path, *, what: str) -> Place:
     """The environment of a lock, built if it isn't there; raises `environment-failed`, saying which package is why.
 
     Two that build the same wait for one another. What an interrupted build left is never taken for an environment.
+    A version that was withdrawn (yanked) after the release is still the one that was proven: it is built and noted.
     """
     root = cache / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     target = root / name_of(text, python)
     if not is_built(text, python, cache):
-        with _alone(root / f".{target.name}.lock"):
+        with _alone(target):
             if not is_built(text, python, cache):
                 _build(text, python, target, what)
     with contextlib.suppress(OSError):
@@ -75,65 +78,91 @@ def interpreter(python: str, what: str) -> str:
 def built(cache: Path) -> list[Environment]:
     """Every environment there is, the one used last first."""
     found = []
-    for folder in (cache / FOLDER).glob("*-*"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            facts = json.loads((folder / FACTS).read_text())
-            used = (folder / FACTS).stat().st_mtime
-            found.append(Environment(folder, facts["lock"], facts["python"], tuple(facts["packages"]), used))
+    for folder in (cache / FOLDER).glob("[!.]*-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(_read(folder))
     return sorted(found, key=lambda environment: -environment.used_at)
 
 
+def yanked(place: Place) -> tuple[str, ...]:
+    """What of a built environment was withdrawn when it was built, with the reasons."""
+    return _read(Path(place.path[0]).parent).yanked
+
+
 def remove(environment: Environment) -> bool:
-    """Delete an environment unless a process holds it; says whether it is gone."""
+    """Delete an environment unless a process holds it, builds it, or has chosen it since; says whether it is gone."""
+    folder = environment.folder
     try:
-        with (environment.folder / FACTS).open("rb") as facts:
+        with _alone(folder, wait=False), (folder / FACTS).open("rb") as facts:
             fcntl.flock(facts, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            grave = Path(tempfile.mkdtemp(prefix=DRAFT, dir=environment.folder.parent))
-            environment.folder.rename(grave / "removed")
+            if os.fstat(facts.fileno()).st_mtime != environment.used_at:
+                return False
+            shutil.rmtree(_draft(folder), ignore_errors=True)
+            folder.rename(_draft(folder))
+            shutil.rmtree(_draft(folder), ignore_errors=True)
     except BlockingIOError:
         return False
-    shutil.rmtree(grave, ignore_errors=True)
+    except FileNotFoundError:
+        return True  # another process was quicker
     return True
 
 
-def hold(place: Place) -> None:
-    """Keep a built environment from being removed for as long as this process lives."""
+def hold(place: Place) -> list[int]:
+    """Keep a built environment from being removed until these descriptors are closed, or this process has ended."""
+    held = []
     for folder in place.path:
         facts = Path(folder).parent / FACTS
         if facts.exists():
-            fcntl.flock(os.open(facts, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+            held.append(os.open(facts, os.O_RDONLY | os.O_CLOEXEC))
+            fcntl.flock(held[-1], fcntl.LOCK_SH)
+    return held
 
 
-def sweep(cache: Path, older_than: float) -> int:
-    """Delete what interrupted builds left longer than `older_than` seconds ago; returns how many there were."""
+def sweep(cache: Path) -> int:
+    """Delete what interrupted builds left, not what is being built now; returns how many there were."""
     count = 0
     for draft in (cache / FOLDER).glob(f"{DRAFT}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.stat().st_mtime > older_than:
-                shutil.rmtree(draft, ignore_errors=True)
-                count += 1
+        with contextlib.suppress(BlockingIOError), _alone(draft.with_name(draft.name.removeprefix(DRAFT)), wait=False):
+            shutil.rmtree(draft, ignore_errors=True)
+            count += 1
     return count
 
 
+def _read(folder: Path) -> Environment:
+    facts = json.loads((folder / FACTS).read_text())
+    used = (folder / FACTS).stat().st_mtime
+    withdrawn = tuple(facts.get("yanked", ()))
+    return Environment(folder, facts["lock"], facts["python"], tuple(facts["packages"]), used, withdrawn)
+
+
+def _draft(target: Path) -> Path:
+    """Where an environment is before it is whole, and while it is deleted."""
+    return target.with_name(DRAFT + target.name)
+
+
 def _build(text: str, python: str, target: Path, what: str) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=target.parent))
+    draft = _draft(target)
+    shutil.rmtree(draft, ignore_errors=True)  # an interrupted build's
+    draft.mkdir(mode=0o700)
     try:
         requirements = draft / "requirements.lock"
         requirements.write_text(text, encoding="utf-8")
         hashed = ["--require-hashes"] if lock.is_hashed(text) else []
         command = [
-            "pip", "install", "--quiet", "--no-deps", "--no-build", "--compile-bytecode", *hashed,
+            "pip", "install", "--no-deps", "--no-build", "--compile-bytecode", *hashed,
             "--python", interpreter(python, what), "--target", str(draft / PACKAGES), "-r", str(requirements),
         ]  # fmt: skip
         try:
-            uv.run(command, what=f"the environment of {what} can't be built")
+            done = uv.run(command, what=f"the environment of {what} can't be built")
         except uv.Offline as problem:
             raise uv.failed(
                 f"the environment of {what} can't be built: a package is not in the local cache, and no index answers",
                 problem.args,
                 "build it where there is a network (`salver env build`), or serve where the lock is installed",
             ) from None
-        facts = {"lock": lock.digest(text), "python": python, "packages": sorted(lock.pins(text))}
+        facts = {
+            "lock": lock.digest(text), "python": python, "packages": sorted(lock.pins(text)), "yanked": done.yanked,
+        }  # fmt: skip
         (draft / FACTS).write_text(json.dumps(facts))
         os.rename(draft, target)
     except BaseException:
@@ -142,8 +171,8 @@ def _build(text: str, python: str, target: Path, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process builds the same."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _alone(target: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only process that builds or deletes this environment; raises BlockingIOError instead of waiting."""
+    with target.with_name(f".{target.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from salver.environments import constraints as project
 from salver.environments import uv
 from salver.environments.place import version
 from salver.errors import SalverError, error
@@ -23,13 +23,15 @@ Hashes = dict[str, tuple[str, ...]]
 """By `name==version`: the sha256 of each of its files."""
 _PINNED = re.compile(r"([^\s=;]+==[^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-_COMPILE = ("pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras")
+_COMPILE = ("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--strip-extras")
+_PUBLISH = "publish it as a wheel to a package index that servers reach, and name it by its version"
 
 
 def hashes(pins: Iterable[str], cache: Path) -> tuple[Hashes, str]:
     """The hashes of `name==version` pins as far as they can be had, and why some have none ('' where all have).
 
-    What was looked up once is kept: the same packages give the same lock, also without a network.
+    What was looked up once is kept: the same packages give the same lock, also without a network. Raises
+    `environment-failed` for a version that the index calls yanked.
     """
     wanted = sorted(pins)
     known = _recall(cache)
@@ -54,25 +56,29 @@ def resolve(
 ) -> Hashes:
     """Exact packages, with hashes, for these requirements: as `installed` wherever the project's constraints let them.
 
-    `wanted` are those that the model imports, with their installed versions: these only a constraint on themselves can
-    move. `packages` are requirements beside them.
+    `wanted` are those that the model imports, with their installed versions: these only what is said of
+    themselves can move. `packages` are requirements beside them, with extras if need be.
     `constraints` is a requirements.txt, pyproject.toml or uv.lock. Raises `environment-failed` with the resolver's
-    explanation where there is no such set, `bad-settings` for a file that says nothing of the kind.
+    explanation where there is no such set, or where something in it has no version of an index or a yanked one;
+    `bad-settings` for a file that says nothing of the kind, or packages that aren't named.
     """
+    packages = tuple(packages)
+    _require_named(packages)
     what = "the release's packages can't be resolved" + (f" under {constraints.name}" if constraints else "")
     with tempfile.TemporaryDirectory(prefix="salver-") as folder:
         asked, limits, answer = (Path(folder) / name for name in ("asked.in", "limits.txt", "answer.txt"))
-        limits.write_text(_limits(constraints) if constraints else "")
-        asked.write_text("\n".join(sorted((*packages, *_asked(wanted, limits.read_text())))))
+        limits.write_text(project.read(constraints) if constraints else "")
+        said = "\n".join((limits.read_text(), *packages))
+        asked.write_text("\n".join(sorted((*packages, *_asked(wanted, said)))))
         answer.write_text("\n".join(sorted(installed)))  # what stands there already is preferred
         command = [*_COMPILE, "--python-version", version(), "-c", str(limits), str(asked), "-o", str(answer)]
         try:
-            uv.run(
-                command, what=what, hint="the constraints or the packages ask for what no index has, or not together"
-            )
+            hint = "the constraints or the packages ask for what no index has, or not together"
+            _refuse_yanked(uv.run(command, what=what, hint=hint))
         except uv.Offline as problem:
             hint = "resolving needs a package index: connect, or release without constraints and packages"
             raise uv.failed(what, problem.args, hint) from None
+        _require_versions(answer.read_text(), what)
         return compiled(answer.read_text())
 
 
@@ -86,44 +92,60 @@ def compiled(text: str) -> Hashes:
     return found
 
 
-def _asked(wanted: Mapping[str, str], limits: str) -> list[str]:
-    """What the model imports: in any version where the constraints speak of it, else in the installed one."""
-    named = {normalised(match[0]) for match in re.finditer(r"(?m)^[A-Za-z0-9._-]+", limits)}
+def _asked(wanted: Mapping[str, str], said: str) -> list[str]:
+    """What the model imports: in any version where constraints or packages speak of it, else in the installed one."""
+    named = {normalised(match[0]) for match in re.finditer(r"(?m)^[A-Za-z0-9._-]+", said)}
     return [name if name in named else f"{name}=={version}" for name, version in wanted.items()]
 
 
-def _limits(path: Path) -> str:
-    """The constraints that a project's file states, as lines of requirements."""
-    if path.name == "uv.lock":
-        command = ["export", "--frozen", "--no-emit-project", "--no-hashes", "--no-header", "--no-annotate", "--quiet"]
-        return uv.run([*command, "--project", str(path.parent)], what=f"{path} can't be read")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".toml":
-            return text
-        listed = tomllib.loads(text).get("project", {}).get("dependencies", [])
-        requirements = [Requirement(line) for line in listed]
-    except (OSError, ValueError, InvalidRequirement) as problem:
-        raise error("bad-settings", f"{path} can't be read as constraints: {problem}") from None
-    return "\n".join(_constraint(each) for each in requirements)
+def _require_named(packages: Iterable[str]) -> None:
+    """Raise `bad-settings`, naming all, for packages that aren't requirements on versions of an index."""
+    problems = []
+    for package in packages:
+        try:
+            url = Requirement(package).url
+        except InvalidRequirement:
+            problems.append(f'{package!r} is no requirement, as "pandas[parquet]>=2" is one')
+        else:
+            problems += [f"{package!r} comes from an address, where its content may change; {_PUBLISH}"] if url else []
+    if problems:
+        raise error(
+            "bad-settings",
+            "packages: a lock can't name " + ("this one" if len(problems) == 1 else "these"),
+            hint="a release locks exact versions that a package index has",
+            details=tuple(problems),
+        )
 
 
-def _constraint(requirement: Requirement) -> str:
-    """A requirement without its extras, which a constraint can't have."""
-    requirement.extras = set()
-    return str(requirement)
+def _require_versions(text: str, what: str) -> None:
+    """Raise `environment-failed`, naming all, for what constraints made the resolver take from an address."""
+    entries = (line.rstrip(" \\") for line in text.splitlines() if re.match(r"[^\s#-]", line))
+    found = tuple(entry for entry in entries if not _PINNED.match(entry))
+    if found:
+        raise uv.failed(f"{what}: a lock names versions that a package index has, and this is none", found, _PUBLISH)
+
+
+def _refuse_yanked(done: uv.Done) -> None:
+    """Raise `environment-failed` for versions that their publishers have withdrawn: a new release begins without."""
+    if done.yanked:
+        names = ", ".join(each.partition(" ")[0] for each in done.yanked)
+        hint = "install another version (or ask for one, where you pinned it), train again and release that"
+        what = f"the release can't be locked: {names} was withdrawn (yanked) from the package index"
+        raise uv.failed(what, done.yanked, hint)
 
 
 def _look_up(pins: list[str]) -> Hashes:
     """The hashes that the index has; a pin that it doesn't know is found by halving, and left out."""
     command = [*_COMPILE, "--no-deps", "--python-version", version(), "-"]
     try:
-        return compiled(uv.run(command, what="hashes", stdin="\n".join(pins), patient=False))
+        done = uv.run(command, what="hashes", stdin="\n".join(pins), patient=False)
     except SalverError:
         if len(pins) == 1:
             return {}
         half = len(pins) // 2
         return _look_up(pins[:half]) | _look_up(pins[half:])
+    _refuse_yanked(done)
+    return compiled(done.out)
 
 
 def _recall(cache: Path) -> Hashes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from uv import find_uv_bin
 
@@ -23,12 +25,23 @@ _NETWORK = (
 )  # fmt: skip
 
 
+_YANKED = re.compile(r"`(\S+)` is yanked(?: \(reason: \"(.*)\"\))?")
+_FAILURE = ("error", "×")
+
+
+class Done(NamedTuple):
+    """What uv printed, and the versions that it took although their publishers withdrew them, each with the reason."""
+
+    out: str
+    yanked: tuple[str, ...] = ()
+
+
 class Offline(Exception):
     """The package index could not be reached, or may not be; its arguments are what uv said."""
 
 
-def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "", patient: bool = True) -> str:
-    """What uv printed; raises `environment-failed` with its own explanation, `Offline` where no index answers.
+def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "", patient: bool = True) -> Done:
+    """Let uv do something; raises `environment-failed` with its own explanation, `Offline` where no index answers.
 
     What can be done without is not `patient`: it waits a few seconds for an index, once.
     """
@@ -41,9 +54,9 @@ def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "",
     except OSError as problem:
         raise error("environment-failed", f"{what}: uv can't be started: {problem}") from None
     if done.returncode == 0:
-        return done.stdout
-    said = [line.strip(" ×├─▶╰│") for line in done.stderr.splitlines()]
-    said = [line for line in said if line]
+        yanked = (f"{name} ({why})" if why else name for name, why in _YANKED.findall(done.stderr))
+        return Done(done.stdout, tuple(sorted(set(yanked))))
+    said = _explanation(done.stderr)
     if any(sign in line.lower() for line in said for sign in _NETWORK):
         raise Offline(*said)
     raise failed(what, said, hint)
@@ -59,6 +72,13 @@ def find_python(version: str) -> str:
 def failed(what: str, said: Sequence[str], hint: str = "") -> SalverError:
     """The error for an environment that can't be had."""
     return error("environment-failed", what, hint=hint or _hint(" ".join(said).lower()), details=tuple(said[:SHOWN]))
+
+
+def _explanation(stderr: str) -> list[str]:
+    """Why uv failed, without what it says of its progress before."""
+    lines = [line.strip() for line in stderr.splitlines()]
+    start = next((number for number, line in enumerate(lines) if line.startswith(_FAILURE)), 0)
+    return [plain for line in lines[start:] if (plain := line.strip(" ×├─▶╰│"))]
 
 
 def _hint(said: str) -> str:

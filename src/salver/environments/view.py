@@ -22,19 +22,22 @@ LIGHT = (
 """What of Salver runs in a release's environment: the part below the light line of the architecture."""
 
 
-def of_packages(names: Iterable[str], folder: Path) -> bool:
-    """Link the installed packages of these names into `folder`; False where one can't be told from the others."""
+def of_packages(names: Iterable[str], folder: Path) -> str:
+    """Link the installed packages of these names into `folder`; returns the first that can't be told from others or ''.
+
+    Such a package has no list of its files (RECORD), so that only the whole environment surely has it.
+    """
     folder.mkdir(parents=True)
     for name in names:
         try:
             found = distribution(name)
         except PackageNotFoundError:
-            return False
+            return name
         files = _files(found)
         if not files:
-            return False
+            return name
         _link(Path(str(found.locate_file(""))), folder, files)
-    return True
+    return ""
 
 
 def of_runtime(folder: Path) -> None:

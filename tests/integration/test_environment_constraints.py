@@ -1,0 +1,124 @@
+"""What is read of a project's files, and what can't be locked whatever an index has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from salver.environments import constraints
+from salver.environments.closure import Wishes, lock_for
+from salver.errors import SalverError
+
+
+def refused(path: Path) -> SalverError:
+    with pytest.raises(SalverError) as caught:
+        constraints.read(path)
+    assert caught.value.code == "bad-settings"
+    assert path.name in caught.value.message
+    return caught.value
+
+
+def test_a_requirements_file_is_read_with_those_that_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "deps").mkdir()
+    (tmp_path / "requirements.txt").write_text(
+        "\ufeff# what we need\n-r deps/base.txt\n--constraint=deps/limits.txt\n--find-links wheels\n"
+        "--extra-index-url https://example.org/simple\n-e .\n./local\nhttps://example.org/x-1.whl\n"
+        'uvicorn[standard]>=0.30 ; python_version >= "3.8"  # serves\nsix==1.16.0 \\\n    --hash=sha256:ab\n'
+        "far @ https://example.org/far-1-py3-none-any.whl\n"
+    )
+    (tmp_path / "deps" / "base.txt").write_text("joblib==1.5.2\n-r ../requirements.txt\n")
+    (tmp_path / "deps" / "limits.txt").write_text("numpy<3\n")
+    assert constraints.read(tmp_path / "requirements.txt").splitlines() == [
+        "joblib==1.5.2",
+        "numpy<3",
+        f"--find-links {tmp_path / 'wheels'}",
+        "--extra-index-url https://example.org/simple",
+        'uvicorn[standard]>=0.30 ; python_version >= "3.8"',
+        "six==1.16.0 --hash=sha256:ab",
+        "far @ https://example.org/far-1-py3-none-any.whl",
+    ]
+
+
+def test_a_pyproject_is_read_with_its_extras_groups_and_constraints(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\ndependencies = ["joblib==1.5.2", "uvicorn[standard]>=0.30"]\n'
+        '[project.optional-dependencies]\ntrain = ["scikit-learn<2"]\n'
+        '[dependency-groups]\ntest = ["pytest>8", {include-group = "lint"}]\nlint = ["ruff"]\n'
+        '[tool.uv]\nconstraint-dependencies = ["numpy<3"]\n'
+    )
+    assert constraints.read(tmp_path / "pyproject.toml").splitlines() == [
+        "joblib==1.5.2",
+        "numpy<3",
+        "pytest>8",
+        "ruff",
+        "scikit-learn<2",
+        "uvicorn>=0.30",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '[project]\nname = "shop"\n',
+        '[project]\nname = "shop"\ndynamic = ["dependencies"]\n',
+        "[tool.ruff]\nline-length = 100\n",
+        '[dependency-groups]\nall = [{include-group = "all"}]\n',
+    ],
+)
+def test_a_pyproject_that_lists_no_package_is_an_error_that_says_where_to_list_them(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert "[project], [dependency-groups] or [tool.uv]" in refused(tmp_path / "pyproject.toml").message
+
+
+def test_a_pyproject_of_poetry_is_an_error_that_says_how_to_export_it(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.poetry.dependencies]\npython = "^3.11"\nnumpy = "^2"\n')
+    assert "poetry export -o requirements.txt" in refused(tmp_path / "pyproject.toml").hint
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "-e .\n--pre\n"])
+def test_a_requirements_file_without_a_package_is_an_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(text)
+    assert "holds no constraints" in refused(tmp_path / "requirements.txt").message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("requirements.txt", "numpy>>2\n", "'numpy>>2' is no requirement"),
+        ("poetry.lock", '[[package]]\nname = "numpy"\n', "'[[package]]' is no requirement"),
+        ("pyproject.toml", '[project]\ndependencies = ["numpy >> 2"]\n', "'numpy >> 2' is no requirement"),
+        ("pyproject.toml", "[project]\ndependencies = [3]\n", "3 is no requirement"),
+        ("pyproject.toml", 'project = ["numpy"]\n', "can't be read as constraints"),
+        ("pyproject.toml", "[project\n", "can't be read as constraints"),
+    ],
+)
+def test_a_line_that_is_no_requirement_is_named(name: str, text: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert named in refused(tmp_path / name).message
+
+
+def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("-r base.txt\n")
+    assert "base.txt" in refused(tmp_path / "requirements.txt").message
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "shop @ git+https://example.org/shop.git@main",
+        "shop @ file:///wheels/shop-1-py3-none-any.whl",
+        "./wheels/shop-1-py3-none-any.whl",
+        "-r more.txt",
+        "",
+    ],
+)
+def test_a_package_that_is_not_a_version_of_an_index_is_refused_by_name(package: str, tmp_path: Path) -> None:
+    with pytest.raises(SalverError) as caught:
+        lock_for(["numpy"], tmp_path, Wishes(packages=("six>=1.16", package)))
+    assert caught.value.code == "bad-settings"
+    (problem,) = caught.value.details
+    assert repr(package) in problem
+    if "@" in package:
+        assert "publish it as a wheel to a package index" in problem
