@@ -94,7 +94,6 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     serving: Serving = Serving()
     capabilities: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
-    platforms: tuple[str, ...] = ()
 
 
 def canonical(manifest: Manifest) -> bytes:

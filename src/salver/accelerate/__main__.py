@@ -17,14 +17,13 @@ from typing import Any
 
 import msgspec
 
-from salver import lock
 from salver.accelerate.evidence import EVIDENCE
 from salver.accelerate.hybrid import Converted
 from salver.accelerate.judge import Judge
 from salver.accelerate.rebuild import converted
 from salver.errors import SalverError
 from salver.frameworks import Saved, onnx, sklearn
-from salver.release import CODE_DIR, LOCK, MANIFEST, parse_manifest, release_id
+from salver.release import CODE_DIR, MANIFEST, parse_manifest, release_id
 from salver.worker.predictor import Predictor
 
 FAILED = 70
@@ -46,7 +45,6 @@ def main(argv: list[str]) -> int:
 
 def _accelerate(folder: Path, target: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
     manifest = parse_manifest((folder / MANIFEST).read_bytes(), where=str(folder))
-    lock.require_same((folder / LOCK).read_text(), manifest.python, what=manifest.model)
     original = Predictor.open(folder)
     made = converted(folder, manifest)
     if made.half and (folder / CODE_DIR).is_dir():

@@ -42,7 +42,8 @@ class Judge:
     def judge(self, sets: Mapping[str, Sequence[Row]]) -> Evidence:
         """Compare on each set of rows, then on edge rows and rows beside splits made from all of them."""
         known = [row for rows in sets.values() for row in rows]
-        columns, count, _ = self._decode(known)
+        columns, count, places = self._decode(known)
+        known = [known[place] for place in places]
         answers = self._original.predict(columns, count)
         self._allowed = compare.tolerances(self._signature.outputs, answers.outputs, RTOL)
         every = {**sets, "edges": edges.edge_rows(self._signature.inputs, known)}
@@ -76,6 +77,8 @@ class Judge:
 
     def _compare(self, name: str, rows: Sequence[Row]) -> Compared:
         columns, count, places = self._decode(rows)
+        if not count:
+            raise error("bad-examples", f"none of the {len(rows)} rows to compare on ({name}) is a valid request")
         wanted, got = self._original.predict(columns, count), self._accelerated.predict(columns, count)
         found = compare.alike(wanted.outputs, got.outputs, self._allowed, count)
         refused, lost = _mask(wanted.failures, count), _mask(got.failures, count)
@@ -85,7 +88,7 @@ class Judge:
         for output, gap in compare.largest(wanted.outputs, got.outputs, close).items():
             self._largest[output] = max(gap, self._largest.get(output, 0.0))
         odd = np.flatnonzero(~equal & ~close).tolist()
-        counts = {"boundary": 0, "refused": 0, "different": max(len(odd) - JUDGED, 0)}
+        counts = {"boundary": 0, "refused": 0, "different": max(len(odd) - JUDGED, 0), "invalid": len(rows) - count}
         for row in odd[:JUDGED]:
             one = {key: values[row : row + 1] for key, values in columns.items()}
             answer = {key: values[row : row + 1] for key, values in got.outputs.items()}

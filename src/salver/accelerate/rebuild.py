@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from salver import plugins
 from salver.accelerate import exports, graphs
 from salver.accelerate.convert import Graph
 from salver.accelerate.hybrid import Converted, convert_most
@@ -37,15 +39,24 @@ def converted(folder: Path, manifest: Manifest) -> Converted:
     export = EXPORTS.get(manifest.framework)
     if export is not None:
         return Converted(export(folder, manifest))
-    load = LOADERS.get(manifest.framework)
-    if load is None:
-        raise _can_not(f"nothing converts a release of the framework {manifest.framework}")
-    rebuilt = load(folder / MODEL_DIR / manifest.entry, manifest.options)
+    rebuilt = LOADERS[manifest.framework](folder / MODEL_DIR / manifest.entry, manifest.options)
     found = convert_most(rebuilt.model, manifest.signature)
     if not rebuilt.shares:
         return found
     data = graphs.shares_alone(found.graph.data, manifest.signature.outputs[0].name)
     return found._replace(graph=found.graph._replace(data=data))
+
+
+def require_known(framework: str) -> None:
+    """Raise `unsupported-model` for a framework that nothing converts, `missing-extra` where its converter isn't here.
+
+    Imports nothing.
+    """
+    if framework not in {*LOADERS, *EXPORTS}:
+        raise _can_not(f"nothing converts a release of the framework {framework}")
+    for package in ("onnxruntime", "onnx", *(("skl2onnx",) if framework in LOADERS else ())):
+        if find_spec(package) is None:
+            raise plugins.missing_extra(package, needed_for="converting a model to ONNX")
 
 
 def _can_not(why: str) -> Exception:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from msgspec import Struct
 
 from salver import golden
 from salver.accelerate.compare import is_number
-from salver.accelerate.evidence import EVIDENCE, Evidence
+from salver.accelerate.evidence import EVIDENCE, Evidence, Speed
+from salver.accelerate.rebuild import require_known
 from salver.dispatch.launch import worker_environment
 from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
-from salver.environments.closure import lock_for
+from salver.environments.closure import NO_WISHES, Wishes, lock_for
 from salver.environments.place import default_cache
 from salver.errors import error
-from salver.lock import normalised, pins
+from salver.lock import Lock, check, normalised, pins
 from salver.packaging import assembly
 from salver.packaging.card import card
 from salver.release import CARD, CODE_DIR, GOLDEN, LOCK, MANIFEST, MODEL_DIR, Manifest
@@ -32,6 +34,7 @@ from salver.release import CARD, CODE_DIR, GOLDEN, LOCK, MANIFEST, MODEL_DIR, Ma
 TIMEOUT = 3600.0
 SHOWN = 20
 TIMED = 1000
+GRAPH_NEEDS = ("onnxruntime",)
 
 Row = dict[str, Any]
 
@@ -39,7 +42,7 @@ Row = dict[str, Any]
 class Source(Struct, frozen=True):
     """What is accelerated: a proven release folder, and sets of request rows by name to compare on.
 
-    Its golden rows are compared in any case.
+    Its golden rows are compared in any case. `wishes` are the project's, which the new release obeys too.
     """
 
     folder: Path
@@ -47,28 +50,28 @@ class Source(Struct, frozen=True):
     rows: dict[str, list[Row]] = {}
     load_timeout: float = LOAD_TIMEOUT
     cache: str = ""
+    wishes: Wishes = NO_WISHES
 
 
 class Accelerated(Struct, frozen=True):
-    """A finished, proven release folder, and the evidence; `speed` holds (rows, ns before, ns after) of CPU time."""
+    """A finished, proven release folder, the evidence, and how much faster it was here."""
 
     folder: Path
     manifest: Manifest
     evidence: Evidence
-    speed: list[tuple[int, int, int]]
+    speed: list[Speed]
 
 
 def accelerate(source: Source, target: Path) -> Accelerated:
     """Build the ONNX release of `source` in the empty `target`.
 
-    Raises `unsupported-model` where a step can't be converted, `environment-differs` where this environment isn't the
-    release's, and `expected-mismatch` with the rows where the answers differ.
+    Raises what `require_possible` does, `unsupported-model` where a step can't be converted, and `expected-mismatch`
+    with the rows where the answers differ.
     """
     manifest = source.manifest
-    if manifest.framework == "onnx":
-        raise error("unsupported-model", f"{manifest.model}: the release is an ONNX graph already")
-    if manifest.side_effects != "none" or not manifest.golden_rows:
-        raise error("unsupported-model", f"{manifest.model}: a release that can't be asked freely can't be compared")
+    require_possible(source)
+    if not manifest.golden_rows:
+        raise error("unsupported-model", f"{manifest.model}: a release without golden rows can't be compared")
     sets = {"golden": [row.request for row in golden.read(source.folder / GOLDEN)], **source.rows}
     with tempfile.TemporaryDirectory(prefix="salver-accelerate-") as temporary:
         scratch = Path(temporary)
@@ -80,8 +83,50 @@ def accelerate(source: Source, target: Path) -> Accelerated:
         finished = _assemble(source, target, evidence)
         asyncio.run(_prove(source, target))
         before, after = (_measure(folder, scratch) for folder in (source.folder, target))
-    speed = [(int(size), before[size], after[size]) for size in before]
+    speed = [Speed(int(size), before[size], after[size]) for size in before]
     return Accelerated(target, finished, evidence, speed)
+
+
+def require_possible(source: Source) -> None:
+    """Raise, before any work, what forbids the acceleration whatever the model answers; needs model/ and lock alone.
+
+    `unsupported-model` by what the release is, `missing-extra` without a converter, and `environment-differs` where
+    this environment, in which models are converted and compared, isn't the one that the release or the graph locks.
+    """
+    manifest = source.manifest
+    if manifest.framework == "onnx":
+        raise error("unsupported-model", f"{manifest.model}: the release is an ONNX graph already")
+    if manifest.side_effects != "none":
+        raise error("unsupported-model", f"{manifest.model}: a release that can't be asked freely can't be compared")
+    require_known(manifest.framework)
+    _require_here((source.folder / LOCK).read_text(encoding="utf-8"), manifest)
+    if source.wishes != NO_WISHES:
+        _lock(source, GRAPH_NEEDS)
+
+
+def _require_here(text: str, manifest: Manifest) -> None:
+    differences = check(text, manifest.python)
+    if not differences:
+        return
+    python = [f"use Python {each.wanted}" for each in differences if each.kind == "python"]
+    packages = [f"{each.name}=={each.wanted}" for each in differences if each.kind != "python"]
+    install = [f"install here what it locks: pip install {' '.join(packages)}"] if packages else []
+    raise error(
+        "environment-differs",
+        f"{manifest.model}: a model is converted and compared in the environment of this command, "
+        "which is not the one that the release locks",
+        hint="; ".join(python + install),
+        details=tuple(
+            f"{each.name} is {each.found or 'not installed'}, the lock has {each.wanted}" for each in differences
+        ),
+    )
+
+
+def _lock(source: Source, modules: Iterable[str]) -> Lock:
+    """The lock of the accelerated release; raises `environment-differs` unless it is what was compared here."""
+    lock = lock_for(modules, Path(source.cache or default_cache()), source.wishes)
+    _require_here(lock.text, source.manifest)
+    return lock
 
 
 def _run(module: str, scratch: Path, *arguments: Path) -> str:
@@ -132,7 +177,7 @@ def _assemble(source: Source, target: Path, evidence: Evidence) -> Manifest:
     options = saved["options"]
     kept = shutil.ignore_patterns(MODEL_DIR, CODE_DIR, CARD, MANIFEST, "environment", "evidence", "__pycache__")
     shutil.copytree(source.folder, target, ignore=kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    lock = lock_for(_modules(source, options), Path(source.cache or default_cache()))
+    lock = _lock(source, _modules(source, options))
     (target / LOCK).parent.mkdir(parents=True, exist_ok=True)
     (target / LOCK).write_text(lock.text, encoding="utf-8")
     numbers = {field.name for field in original.signature.outputs if is_number(field)}

@@ -40,8 +40,9 @@ def accelerate(
     from salver import wiring
     from salver.accelerate import Source
     from salver.accelerate import accelerate as convert
-    from salver.cli.acceleration import keep, report
-    from salver.cli.terminal import working
+    from salver.cli.acceleration import Acceleration, keep, report
+    from salver.cli.overview import plain
+    from salver.cli.terminal import print_json, working
     from salver.publish.provenance import gather as gather_provenance
     from salver.publish.request import ReleaseRequest
 
@@ -58,7 +59,11 @@ def accelerate(
         provenance = gather_provenance(asked, datetime.now(UTC))
         published = store.publish(done.folder, done.manifest, provenance)
         keep(store, published.release, done)
-    report(opened.name, published.release.name, done, as_json=as_json)
+    found = Acceleration(opened.name, done.evidence, done.speed)
+    if as_json:
+        print_json({"release": published.release.name, **plain(found)})
+    else:
+        report(published.release.name, found)
 
 
 def _rows(path: Path | None, manifest: Manifest) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from salver.frameworks import pickled
 from salver.release import GOLDEN, LOCK, Manifest
 from salver.signature import Change, explain_break
 
-_FACTS = ("framework", "entry", "python", "determinism", "side_effects", "unsafe", "platforms")
+_FACTS = ("framework", "entry", "python", "determinism", "side_effects", "unsafe")
 
 
 class Contents(NamedTuple):

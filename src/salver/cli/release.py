@@ -41,7 +41,7 @@ def release(
     from msgspec.structs import replace
 
     from salver import wiring
-    from salver.cli.acceleration import Remade, keep, report
+    from salver.cli.acceleration import Acceleration, Remade, keep, report
     from salver.cli.overview import plain
     from salver.cli.terminal import print_json, working
     from salver.publish.project import load_project
@@ -55,14 +55,16 @@ def release(
     faster = Remade(request) if accelerate else None
     with working(f"build and prove {request.name}"):
         outcome = release_model(request, store, faster)
+    found = None
     if faster is not None and faster.done is not None:
         keep(store, outcome.release, faster.done)
+        found = Acceleration("", faster.done.evidence, faster.done.speed)
     if as_json:
-        print_json(plain(outcome))
+        print_json(plain(outcome) | ({"acceleration": plain(found)} if found else {}))
     else:
         _print(outcome)
-        if faster is not None and faster.done is not None:
-            report("the model", outcome.release.name, faster.done, as_json=False)
+        if found:
+            report(outcome.release.name, found)
 
 
 def _print(outcome: Outcome) -> None:

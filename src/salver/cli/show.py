@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILES_SHOWN = 20
 GLOBALS_SHOWN = 3
+ACCELERATED = "onnx"
+"""The framework of what was accelerated; releases of others are shown without looking for evidence."""
 
 
 @app.command()
@@ -38,10 +40,18 @@ def show(
     state = overview.state_of(release, store.history(release.model))
     manifest = store.manifest(release)
     details = overview.ReleaseDetails(release.name, release.id, state, release.provenance, manifest)
+    found = None
+    if manifest.framework == ACCELERATED:
+        from salver.cli import acceleration
+
+        found = acceleration.read(store, release, manifest)
     if as_json:
-        print_json(overview.plain(details))
+        print_json({**overview.plain(details), "acceleration": overview.plain(found)})
     else:
         _print(details)
+        if found:
+            original = found.original or f"a model that was not published itself ({found.evidence.original[:19]})"
+            acceleration.print_acceleration(f"Accelerated from {original}", found)
 
 
 def _print(details: ReleaseDetails) -> None:
@@ -73,7 +83,6 @@ def _print(details: ReleaseDetails) -> None:
                 + (f", {serving.workers} workers" if serving.workers else ""),
             ),
             ("environment", f"Python {manifest.python}, lock {manifest.lock[:19]}"),
-            ("platforms", ", ".join(manifest.platforms)),
         ],
         indent=2,
     )

@@ -144,8 +144,6 @@ def _globals(manifest: Manifest) -> Iterator[str]:
 
 def _environment(manifest: Manifest, lock_text: str) -> str:
     text = f"Python {manifest.python}"
-    if manifest.platforms:
-        text += f", on {', '.join(manifest.platforms)}"
     packages = lock.pins(lock_text)
     if not packages:
         return text + "."

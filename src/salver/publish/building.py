@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,8 @@ from salver.publish.staging import Staged, stage
 from salver.publish.trial import Candidate, Trial
 from salver.release import CARD, GOLDEN, LOCK, REFERENCE, Manifest
 
+Check = Callable[[Staged], None]
+
 
 class Built(Struct, frozen=True):
     """A finished, proven release folder and its manifest; `remarks` are for the person who publishes."""
@@ -31,12 +34,15 @@ class Built(Struct, frozen=True):
         return sum(file.size for file in self.manifest.files)
 
 
-def build(request: ReleaseRequest, folder: Path) -> Built:
+def build(request: ReleaseRequest, folder: Path, check: Check | None = None) -> Built:
     """Build the release in the empty `folder`: stage it, ask it its golden rows, write them, and prove the result.
 
-    Raises what the model or its parts can't fulfil; nothing is published here.
+    Raises what the model or its parts can't fulfil; nothing is published here. `check` may refuse what is staged,
+    before anything is proven.
     """
     staged = stage(request, folder)
+    if check is not None:
+        check(staged)
     assembly.write_manifest(folder, staged.manifest)
     if not staged.requests:
         remark = "it has unsafe side effects, so it was not run: no golden rows, and nothing expected was checked"

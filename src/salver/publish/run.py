@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from salver.errors import SalverError
 from salver.publish.building import Built, build
 from salver.publish.provenance import gather
 from salver.publish.request import Outcome, ReleaseRequest, require_usable
+from salver.publish.staging import Staged
 from salver.record import Release
 from salver.registry import Registry
 from salver.release import check_name
 from salver.route import Change, next_route
 
-Remake = Callable[[Built, Path], Built]
-"""Makes another release from a proven one, in the folder given: an accelerated one."""
+
+class Remake(Protocol):
+    """Makes another release from a proven one: an accelerated one."""
+
+    def check(self, staged: Staged) -> None:
+        """Raise what forbids it, before the release is proven."""
+
+    def remake(self, built: Built, folder: Path) -> Built:
+        """Make the other release in the empty `folder`."""
 
 
 def release_model(request: ReleaseRequest, registry: Registry, remake: Remake | None = None) -> Outcome:
@@ -31,9 +39,9 @@ def release_model(request: ReleaseRequest, registry: Registry, remake: Remake | 
     require_usable(request)
     at = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="salver-release-") as temporary:
-        built = build(request, _folder(temporary, "built"))
+        built = build(request, _folder(temporary, "built"), remake.check if remake is not None else None)
         if remake is not None:
-            built = remake(built, _folder(temporary, "remade"))
+            built = remake.remake(built, _folder(temporary, "remade"))
         provenance = gather(request, at)
         published = registry.publish(built.folder, built.manifest, provenance)
     went_live = _go_live(registry, published.release)
