@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from salver.errors import SalverError
-from salver.supervisor.grants import FETCH_EVERY, LARGEST_SET, fetch
+from salver.supervisor.grants import FETCH_AGAIN, FETCH_EVERY, LARGEST_SET, fetch
 from tests.integration.issuer import AUDIENCE, ISSUER, Answer, Provider, Signer
 from tests.integration.server import Server
 from tests.integration.test_access import ROW, key
@@ -182,9 +182,15 @@ def test_an_address_by_another_name_than_that_of_its_certificate_is_refused(trus
 
 @pytest.mark.parametrize(
     ("control", "lasts"),
-    [("", FETCH_EVERY), ("max-age=20", 20.0), ("max-age=86400", FETCH_EVERY), ("max-age=0", 300.0)],
+    [
+        ("", FETCH_EVERY),
+        ("max-age=20", 20.0),
+        ("max-age=86400", FETCH_EVERY),
+        ("max-age=0", 300.0),
+        ("max-age=1", FETCH_AGAIN),
+    ],
 )
-def test_a_set_lasts_as_long_as_it_says_but_no_longer_than_five_minutes(
+def test_a_set_lasts_as_long_as_it_says_but_no_longer_than_five_minutes_and_five_seconds_at_least(
     trusted: Provider, control: str, lasts: float
 ) -> None:
     trusted.answer = lambda: (200, {"cache-control": control}, b"{}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from salver.supervisor import runtime
+from salver.supervisor.__main__ import DESCRIPTORS
 from tests.integration.keeping import PATIENCE, Keeping, is_alive
 
 
@@ -99,6 +102,59 @@ def test_a_command_that_can_not_be_run_is_a_death_and_not_the_end_of_the_keeper(
     assert (ended["code"], ended["status"]["code"]) == (127, "start-failed")
     keeping.start_worker("ready", "churn@7/1")
     keeping.event("status", "churn@7/1")
+
+
+@contextmanager
+def files_left(keeping: Keeping, left: int) -> Iterator[None]:
+    """The keeper can open only so many more files for a while."""
+    pid = keeping.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = (number for number in range(max(held) + left + 2) if number not in held)
+    last = [next(free) for _ in range(left + 1)][-1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (last, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_worker_for_which_no_files_are_left_is_a_failure_and_not_the_end_of_follower_or_keeper(
+    keep: Callable[..., Keeping], left: int
+) -> None:
+    keeping = keep()
+    keeping.wait(lambda: bool(keeping.gateway_pids()), "a gateway's start")
+    with files_left(keeping, left):
+        keeping.start_worker("ready")
+        ended = keeping.event("exited", "churn@7/0")
+    assert (ended["code"], ended["status"]["code"], ended["restart_in"]) == (127, "start-failed", None)
+    assert "Too many open files" in ended["status"]["message"]
+    keeping.order(op="stop", name="churn@7/0", grace=1.0)
+    assert keeping.event("exited", "churn@7/0")["code"] is None
+    keeping.start_worker("ready")
+    assert keeping.event("status", "churn@7/0")["status"]["state"] == "ready"
+
+
+def test_a_follower_for_which_no_files_are_left_is_started_once_there_are(keep: Callable[..., Keeping]) -> None:
+    keeping = keep()
+    keeping.wait(lambda: bool(keeping.gateway_pids()), "a gateway's start")
+    with files_left(keeping, 0):
+        keeping.events.close()
+        keeping.link.close()
+        keeping.wait(lambda: "follower can't be started" in keeping.errors.read_text(), "a start in vain")
+    children = {child["name"]: child for child in keeping.follow()["children"]}
+    assert children["follower"]["restarts"] >= 2
+    assert is_alive(keeping.gateway_pids()[0])
+
+
+def test_the_keeper_takes_as_many_files_as_it_may_have(keep: Callable[..., Keeping]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    try:
+        keeping = keep()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    hard = DESCRIPTORS if before[1] == resource.RLIM_INFINITY else before[1]
+    assert resource.prlimit(keeping.process.pid, resource.RLIMIT_NOFILE) == (min(DESCRIPTORS, hard), before[1])
 
 
 def test_a_worker_killed_while_healthy_is_back_on_the_same_address_and_nobody_is_blamed(

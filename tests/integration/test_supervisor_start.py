@@ -10,7 +10,9 @@ import pytest
 
 from salver.errors import SalverError
 from salver.supervisor import runtime
+from salver.supervisor.listeners import bind
 from tests.integration.keeping import PATIENCE, Keeping
+from tests.integration.server import Server, free_port
 
 
 @pytest.fixture
@@ -34,6 +36,56 @@ def test_a_port_in_use_is_said_with_the_option_that_changes_it(tmp_path: Path, f
             assert not [folder for folder in keeping.root.iterdir() if f"{keeping.process.pid}-" in folder.name]
         finally:
             keeping.end()
+
+
+def test_a_grpc_port_that_another_server_has_and_does_not_open_yet_is_in_use(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    port = free_port()
+    first = Keeping(tmp_path, grpc_port=port)
+    try:
+        first.follow()
+        second = Keeping(tmp_path / "other", grpc_port=port)
+        try:
+            assert second.process.wait(PATIENCE) == 2
+            assert f"the gRPC port: port {port} on 127.0.0.1 is in use" in second.errors.read_text()
+            assert "--grpc-port" in second.errors.read_text()
+        finally:
+            second.end()
+    finally:
+        first.end()
+
+
+def test_a_port_beside_which_connections_linger_is_free_and_then_nobody_elses() -> None:
+    def take() -> socket.socket:
+        return bind("127.0.0.1", port, what="the gRPC port", option="--grpc-port", listen=False)
+
+    port = free_port()
+    with take() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a gateway does when it opens the port
+        listener.listen()
+        listener.setblocking(True)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            listener.accept()[0].close()  # who closes first keeps the port for a minute
+            assert client.recv(1) == b""
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    with take():
+        with pytest.raises(SalverError) as caught:
+            take()
+        assert caught.value.code == "port-in-use"
+
+
+def test_a_server_begins_on_a_grpc_port_beside_which_connections_of_the_last_one_linger(
+    published: Path, tmp_path: Path
+) -> None:
+    options = ("--grpc-port", str(free_port()), "--workers", "1")
+    for _ in range(2):
+        with Server(published, *options, log=tmp_path / "log") as server:
+            client = socket.create_connection(("127.0.0.1", int(options[1])), PATIENCE)
+            assert server.stop() == 0
+        with client:
+            while client.recv(1 << 10):
+                pass
 
 
 def test_a_host_that_is_not_ours_is_said(tmp_path: Path) -> None:

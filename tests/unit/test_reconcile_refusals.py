@@ -199,3 +199,61 @@ def test_a_passing_cause_at_a_cold_start_does_not_load_the_release_before_at_onc
     assert world.of(Open) == [Open(MODEL, 2)]
     world.passes(1.0)
     assert world.of(Open) == [Open(MODEL, 2), Open(MODEL, 2)]
+
+
+def comes_back_and_fails(gateways: int = 1) -> tuple[World, int]:
+    """Release 6 has left, comes back with a worker that had died, and is refused; and the table that left it out."""
+    world = World(gateways)
+    world.serve(6, 7)
+    world.route(8)
+    world.load(8)
+    world.ack()
+    left = world.table.version
+    assert world.loaded == [7, 8]
+    world.dies("churn@6/0")
+    world.route(6, "rollback")
+    world.starts_again("churn@6/0")
+    world.fails("churn@6/0")
+    assert world.told("refused")[-1].release == "churn@6"
+    return world, left
+
+
+def test_a_release_that_comes_back_and_is_refused_keeps_its_workers_until_every_gateway_let_go() -> None:
+    world, left = comes_back_and_fails(gateways=2)
+    assert "churn@6/1" in world.running
+    world.ack(left, gateway=0)
+    assert "churn@6/1" in world.running, "one gateway still has requests there"
+    world.ack(left, gateway=1)
+    assert world.running == [*world.names(7), *world.names(8)]
+
+
+def test_a_release_that_comes_back_and_is_refused_gives_back_its_slot() -> None:
+    world, _ = comes_back_and_fails()
+    world.finish()
+    assert len(world.state.slots) == 2
+    assert len(world.state.free_slots) == state.SLOTS - 2
+
+
+def test_a_release_that_was_refused_while_it_left_is_tried_anew_when_it_is_promoted_again() -> None:
+    world, _ = comes_back_and_fails()
+    world.stopped("churn@6/0")
+    world.route(6)
+    assert len(world.told("refused")) == 1, "the old attempt's failure is not the new one's"
+    world.ready("churn@6/0")
+    assert world.live == 6
+    world.finish()
+    assert len(world.state.free_slots) == state.SLOTS - len(world.loaded)
+
+
+def test_a_worker_that_could_not_even_be_started_ends_the_attempt_with_the_keepers_reason() -> None:
+    world = World()
+    world.serve(7)
+    world.route(8)
+    world.opened(8)
+    failed = {"state": "failed", "code": "start-failed", "message": "churn@8/0 can't be started: no room"}
+    state.process_ended(world.state, "churn@8/0", 127, None, failed)
+    world.settle()
+    [tell] = world.told("refused")
+    assert tell.failure is not None
+    assert (tell.failure.code, tell.failure.message) == ("start-failed", failed["message"])
+    assert (world.live, world.running) == (7, world.names(7))

@@ -58,6 +58,8 @@ class Listener:
 
     async def open(self) -> None:
         """Begin to accept; raises `start-failed` where the certificate can't be used."""
+        # Its connections may linger when it ends; the next server can then bind beside them.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._stamps = _stamps(self._tls)
         self._server = await self._serve(context(self._tls, self._speaks))
 
@@ -97,8 +99,8 @@ class Listener:
             await asyncio.wait_for(ended.wait(), patience)
         self._take(ended)
         loop.remove_reader(self._socket)
-        if self._taking:
-            await asyncio.wait(self._taking)
+        if self._taking:  # a handshake may take longer; it goes on
+            await asyncio.wait(self._taking, timeout=patience)
 
     def _take(self, ended: asyncio.Event) -> None:
         """Accept every connection that waits."""

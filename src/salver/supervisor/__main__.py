@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import resource
 import shutil
 import sys
 
 from salver.errors import SalverError
 from salver.supervisor import plan, runtime
 from salver.supervisor.keeper import Keeper
+
+DESCRIPTORS = 1 << 16
+"""How many files may be open at once, where the system allows so many: each worker needs two."""
+
+
+def take_descriptors() -> None:
+    """Raise the limit of open files; it holds for every process of the server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS names more than it gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main() -> int:
@@ -17,6 +31,7 @@ def main() -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     parser.add_argument("models", nargs="*", help="only shown in the process list")
     options = parser.parse_args()
+    take_descriptors()
     folder = None
     try:
         wanted = plan.read(options.plan_fd)

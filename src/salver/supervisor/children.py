@@ -49,7 +49,7 @@ class Child:
     def spawn(self, now: float, places: Mapping[str, str], descriptors: tuple[int, ...]) -> None:
         """Start the process, with only these descriptors open in it; raise OSError if that fails."""
         argv = [fill(part, places) for part in self.command]
-        self.status, self.alone, self.restart_at = {}, False, None
+        self.status, self.restart_at = {}, None
         self.ready_at = None if self.kind == "worker" else now
         # A Control-C at the terminal, or a service that is stopped, means every process of the group: what an orderly
         # stop is, is the keeper's to decide. In a session of its own a child does not hear of either.
@@ -73,6 +73,7 @@ class Child:
         worked = self.once_ready or self.ready_at is not None
         death = Death(now, ready_for, number, worked, self.alone, refused)
         self._process = self.ready_at = None
+        self.alone = False
         return death
 
     def heard(self, status: dict[str, Any], now: float) -> None:

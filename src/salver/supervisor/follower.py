@@ -19,11 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from salver import metrics
 from salver.access.terms import read_terms
 from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
 from salver.gateway.table import Table
+from salver.limits import Limits
 from salver.registry import Registry
 from salver.route import Change, Route
 from salver.storage.folder import FolderStorage
@@ -51,6 +54,7 @@ class Follower:
 
     def __init__(self, wanted: plan.Plan, releases: Releases, deaths: Deaths, keeper: asyncio.StreamWriter) -> None:
         self._plan = wanted
+        self._of_bodies = msgspec.json.decode(wanted.limits, type=Limits).for_workers()
         self._releases = releases
         self._deaths = deaths
         self._keeper = keeper
@@ -131,7 +135,7 @@ class Follower:
         if process is not None and process.ready and event["restart_in"] is not None:
             text = f"{process.name} died ({_how(event['code'])}); it starts again in {event['restart_in']:.1f} s"
             self._voice.say("died", text, worker=process.name, code=event["code"])
-        state.process_ended(self._state, event["name"], event["code"], event["restart_in"])
+        state.process_ended(self._state, event["name"], event["code"], event["restart_in"], event["status"])
 
     def came(self, gateway: int) -> Table | None:
         """A gateway connected; it gets the newest table once there is one."""
@@ -195,7 +199,7 @@ class Follower:
         command = worker_command(name, folder, facts.place, (-101, -102), threads=facts.threads, options=options)
         argv = [_MARKS.get(part, part) for part in command.argv]
         extra = {name: os.environ[name] for name in self._plan.environment if name in os.environ}
-        self._order(op="start", name=name, group=release, argv=argv, env=command.env | extra)
+        self._order(op="start", name=name, group=release, argv=argv, env=command.env | extra | self._of_bodies)
 
     def _order(self, **order: Any) -> None:
         self._keeper.write(json.dumps(order).encode() + b"\n")

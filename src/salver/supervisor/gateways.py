@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import Protocol
 
-import msgspec
-
 from salver.access.terms import Grants
-from salver.gateway.table import Ack, Hello, Table, pack, unpack
+from salver.gateway.control import receive
+from salver.gateway.table import Ack, Hello, Table, pack
 
 LONGEST_LINE = 1 << 16
 
@@ -35,12 +33,16 @@ class Gateways:
         self._heard = heard
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._grants: Grants | None = None
+        self._failed: asyncio.Future[None]
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept gateways until cancelled."""
+        """Accept gateways until cancelled; raises what went wrong in deciding on something they said."""
+        self._failed = asyncio.get_running_loop().create_future()
         server = await asyncio.start_unix_server(self._talk, sock=listener, limit=LONGEST_LINE)
-        async with server:
-            await server.serve_forever()
+        try:
+            await self._failed
+        finally:
+            server.close()
 
     def publish(self, table: Table) -> None:
         """Give every connected gateway this table."""
@@ -56,21 +58,27 @@ class Gateways:
             writer.write(line)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._listen(reader, writer)
+        except Exception as problem:
+            if not self._failed.done():
+                self._failed.set_exception(problem)
+        finally:
+            writer.close()
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         index = None
-        with contextlib.suppress(OSError, ValueError, msgspec.DecodeError, asyncio.IncompleteReadError):
-            while line := await reader.readline():
-                message = unpack(line)
-                if isinstance(message, Hello):
-                    index = message.gateway
-                    self._writers[index] = writer
-                    if self._grants is not None:
-                        writer.write(pack(self._grants))
-                    table = self._heard.came(index)
-                    if table is not None:
-                        writer.write(pack(table))
-                elif isinstance(message, Ack) and index is not None:
-                    self._heard.acknowledged(index, message.version, message.swap_ms)
+        while (message := await receive(reader)) is not None:
+            if isinstance(message, Hello):
+                index = message.gateway
+                self._writers[index] = writer
+                if self._grants is not None:
+                    writer.write(pack(self._grants))
+                table = self._heard.came(index)
+                if table is not None:
+                    writer.write(pack(table))
+            elif isinstance(message, Ack) and index is not None:
+                self._heard.acknowledged(index, message.version, message.swap_ms)
         if index is not None and self._writers.get(index) is writer:
             del self._writers[index]
             self._heard.went(index)
-        writer.close()

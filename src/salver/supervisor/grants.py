@@ -23,6 +23,7 @@ from salver.errors import SalverError, error
 FETCH_EVERY = 300.0
 """Seconds between two fetches; fewer where the answer's max-age says so."""
 FETCH_AGAIN = 5.0
+"""Seconds after which a fetch that failed is tried again, and the least between any two."""
 FETCH_TIME = 5.0
 LARGEST_SET = 1 << 20
 
@@ -48,7 +49,7 @@ class GrantsWatch:
         self._keys: tuple[Key, ...] | None = None if terms.keys else ()
         self._jwks = ""
         self._published: Grants | None = None
-        self._stamps: dict[str, file.Stamp | None] = {}
+        self._stamps: dict[str, file.Stamp | None] = {}  # of what was read and is in use
         self._lasts = FETCH_EVERY
         self._problems: dict[str, str] = {}
 
@@ -70,10 +71,10 @@ class GrantsWatch:
         terms = self._terms
         source = terms.tokens.keys if terms.tokens is not None else ""
         while True:
-            if terms.keys and self._moved(terms.keys):
-                await self._try("the keys file", self._read_keys)
-            if source and "://" not in source and self._moved(source):
-                await self._try("the JWK set", self._read_set)
+            if terms.keys:
+                await self._look(terms.keys, "the keys file", self._read_keys)
+            if source and "://" not in source:
+                await self._look(source, "the JWK set", self._read_set)
             self._pass_on()
             await asyncio.sleep(poll)
 
@@ -91,11 +92,11 @@ class GrantsWatch:
                 self._published = grants
                 self._publish(grants)
 
-    def _moved(self, name: str) -> bool:
+    async def _look(self, name: str, what: str, read: Callable[[], None]) -> None:
+        """Read a file that has changed, or could not be used: what kept it from that may leave no trace in the file."""
         stamp = file.stamp(Path(name))
-        before = self._stamps.get(name, ())
-        self._stamps[name] = stamp
-        return stamp != before
+        if (stamp is None or stamp != self._stamps.get(name)) and await self._try(what, read):
+            self._stamps[name] = stamp
 
     async def _try(self, what: str, read: Callable[[], None]) -> bool:
         """Read in a thread; a problem is said when it is new."""
@@ -161,7 +162,7 @@ def fetch(address: str) -> tuple[bytes, float]:
 def _lasts(control: str) -> float:
     """The seconds that an answer lasts by its cache-control; one that lasts no time is asked for as usual."""
     found = re.search(r"\bmax-age=(\d{1,9})\b", control.lower())
-    return min(FETCH_EVERY, float(found[1]) if found else 0.0) or FETCH_EVERY
+    return max(FETCH_AGAIN, min(FETCH_EVERY, float(found[1]) if found else 0.0) or FETCH_EVERY)
 
 
 def _unfetched(address: str, problem: Exception) -> SalverError:

@@ -61,11 +61,27 @@ class Inquiry:
                 future.set_result(answer)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
-            while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
-                await writer.drain()
-        writer.close()
+        try:
+            line = await _next(reader)
+            while line:
+                line = await self._talk_of(line, reader, writer)
+        finally:
+            writer.close()
+
+    async def _talk_of(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Answer one line and return the next; a client that leaves meanwhile does not wait any longer."""
+        answer = asyncio.create_task(self._answer(line))
+        following = asyncio.create_task(_next(reader))
+        try:
+            await asyncio.wait((answer, following), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done() or following.result():
+                writer.write(json.dumps(await answer).encode() + b"\n")
+                with contextlib.suppress(OSError):
+                    await writer.drain()
+            return await following
+        finally:
+            answer.cancel()
+            following.cancel()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
@@ -102,6 +118,13 @@ class Inquiry:
             return {"ok": False, "state": "timeout"}
         finally:
             del self._waiting[future]
+
+
+async def _next(reader: asyncio.StreamReader) -> bytes:
+    """The next line; nothing where the client has gone, or sends what is too long for one."""
+    with contextlib.suppress(OSError, ValueError):
+        return await reader.readline()
+    return b""
 
 
 def outcome(state: State, name: str, seq: int) -> dict[str, Any] | None:

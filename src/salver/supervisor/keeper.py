@@ -190,11 +190,16 @@ class Keeper:
                 self._set_breaker(child, restart.healed(self._breaker(child), now - child.ready_at))
 
     def _start(self, child: Child, now: float) -> None:
-        places, descriptors, close = self._equip(child)
+        close: list[int] = []
         try:
+            places, descriptors, close = self._equip(child)
             child.spawn(now, places, descriptors)
         except OSError as problem:
-            child.status = {"state": "failed", "code": "start-failed", "message": f"{child.name}: {problem}"}
+            why = f"{child.name} can't be started: {problem}"
+            if child.kind == "worker":
+                child.status = {"state": "failed", "code": "start-failed", "message": why}
+            else:
+                self._say(why)
             self._died(child, child.buried(now, 127), 127)
             return
         finally:
@@ -208,8 +213,11 @@ class Keeper:
         """What its placeholders stand for, the descriptors it inherits, and those to close here afterwards."""
         plan = self._plan
         if child.kind == "worker":
-            status = self._status_pipe(child)
-            listen = child.listener.fileno() if child.listener else -1
+            if child.listener is None:
+                self._next_socket += 1
+                path = self._folder / f"w{self._next_socket}.sock"
+                child.listener, child.address = listeners.bind_unix(path), str(path)
+            listen, status = child.listener.fileno(), self._status_pipe(child)
             return {"listen": str(listen), "status": str(status)}, (listen, status), [status]
         if child.kind == "follower":
             self._link = Link(self._selector, self._obey)
@@ -309,7 +317,8 @@ class Keeper:
 
     def _say(self, text: str) -> None:
         line = json.dumps({"event": "keeper", "text": text}) if self._plan.json_logs else f"salver: {text}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the keeper has no other voice
+        with contextlib.suppress(OSError):  # nobody may listen any more
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the keeper has no other voice
 
     # the follower
 
@@ -319,7 +328,7 @@ class Keeper:
             self._link = None
 
     def _obey(self, order: dict[str, Any]) -> None:
-        """Do what the follower asks; an order that can't be understood is said and left."""
+        """Do what the follower asks; an order that can't be followed is said and left."""
         try:
             if order["op"] == "remember":
                 self._note = order["note"]
@@ -327,8 +336,8 @@ class Keeper:
                 self._obey_start(order)
             elif order["op"] == "stop" and (child := self._children.get(order["name"])) and child.kind == "worker":
                 self._stop(child, STOP, until=self._clock() + float(order["grace"]))
-        except (KeyError, TypeError, ValueError) as problem:
-            self._say(f"an order of the follower can't be understood: {type(problem).__name__}: {problem}")
+        except (KeyError, TypeError, ValueError, OSError) as problem:
+            self._say(f"an order of the follower can't be followed: {type(problem).__name__}: {problem}")
 
     def _obey_start(self, order: dict[str, Any]) -> None:
         name = order["name"]
@@ -336,9 +345,6 @@ class Keeper:
             return
         child = Child("worker", name, tuple(order["argv"]), order["env"])
         child.group = order["group"]
-        self._next_socket += 1
-        path = self._folder / f"w{self._next_socket}.sock"
-        child.listener, child.address = listeners.bind_unix(path), str(path)
         self._children[name] = child
 
     def _tell(self, **event: Any) -> None:

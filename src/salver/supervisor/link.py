@@ -54,15 +54,18 @@ class Link:
 
     def ready(self) -> None:
         """Take the orders that came and send what waits."""
-        try:
-            while data := self._socket.recv(_CHUNK) if self._open else b"":
-                for order in self._lines.feed(data):
-                    self._obey(order)
-            self._end()
-        except BlockingIOError:
-            self._flush()
-        except OSError:
-            self._end()
+        while self._open:
+            try:
+                data = self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                self._flush()
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._end()
+            for order in self._lines.feed(data):
+                self._obey(order)
 
     def tell(self, event: dict[str, Any]) -> bool:
         """Send one event; false where the follower has not listened for so long that it must be replaced."""

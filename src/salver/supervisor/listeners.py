@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from salver.errors import error
 
@@ -72,7 +73,10 @@ def _refuse_new(port: socket.socket) -> None:
 
 
 def bind(host: str, port: int, *, what: str, option: str, listen: bool = True) -> socket.socket:
-    """Take a TCP address, and `listen` on it; raise `port-in-use` with the option for another, or `start-failed`."""
+    """Take a TCP address, and `listen` on it; raise `port-in-use` with the option for another, or `start-failed`.
+
+    Who listens later sets SO_REUSEADDR then, so that the next server may begin beside connections that linger.
+    """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,10 +84,10 @@ def bind(host: str, port: int, *, what: str, option: str, listen: bool = True) -
     except OSError as problem:
         raise error("start-failed", f"{what}: {host!r} is no address of this machine: {problem}") from None
     listener = socket.socket(family, kind, proto)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(address)
+        _take(listener, address)
         if listen:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.listen(BACKLOG)
     except OSError as problem:
         listener.close()
@@ -96,6 +100,22 @@ def bind(host: str, port: int, *, what: str, option: str, listen: bool = True) -
         raise error("start-failed", f"{what}: can't listen on {host}:{port}: {problem.strerror}") from None
     listener.setblocking(False)
     return listener
+
+
+def _take(listener: socket.socket, address: Any) -> None:
+    """Bind to an address that is nobody else's, whether or not it is listened on.
+
+    On Linux sockets that do not listen share an address where all of them have SO_REUSEADDR. So this one has it only
+    while connections of a server before linger there, and only for the moment.
+    """
+    try:
+        listener.bind(address)
+    except OSError as problem:
+        if problem.errno != errno.EADDRINUSE:
+            raise
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 
 def place_of(listener: socket.socket) -> str:

@@ -312,9 +312,11 @@ def _staff(state: State, now: float) -> Iterator[Action]:
         if release.phase in ("starting", "loaded")
         for name in release.worker_names
     }
-    waiting = {release.name for release in all_releases(state) if release.phase in ("opening", "leaving")}
+    phases = {release.name: release.phase for release in all_releases(state)}
     for process in state.processes.values():
-        if not process.stopping and process.name not in needed and process.group not in waiting:
+        phase = phases.get(process.group)
+        failed = phase == "leaving" and process.status.get("state") == "failed"  # no gateway has a request there
+        if not process.stopping and process.name not in needed and (phase not in ("opening", "leaving") or failed):
             process.stopping = True
             yield Stop(process.name)
     room = state.loads_at_once - sum(process.is_loading(now) for process in state.processes.values())

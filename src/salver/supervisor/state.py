@@ -227,7 +227,10 @@ def refuse(state: State, release: Release, failure: Failure, now: float) -> None
     kept = replace(failure, release=release.name, seq=seq, tries=tries, final=final, retry_at=retry_at)
     model.refused[release.number] = kept
     model.failure = kept
-    del model.releases[release.number]
+    if release.left_at is None:
+        del model.releases[release.number]
+    else:
+        release.phase = "leaving"  # gateways may still have requests from before it was wanted again
 
 
 def failure_of(status: dict[str, Any], release: str) -> Failure:
@@ -277,8 +280,10 @@ def process_said(state: State, name: str, status: dict[str, Any]) -> None:
         state.processes[name].status = status
 
 
-def process_ended(state: State, name: str, code: int, restart_in: float | None) -> None:
-    """A worker process has ended; one that was told to is forgotten."""
+def process_ended(
+    state: State, name: str, code: int, restart_in: float | None, status: dict[str, Any] | None = None
+) -> None:
+    """A worker process has ended, with a `status` where the keeper has one; one that was told to is forgotten."""
     known = state.processes.get(name)
     if known is None:
         return
@@ -286,6 +291,7 @@ def process_ended(state: State, name: str, code: int, restart_in: float | None) 
         del state.processes[name]
         return
     known.pid, known.last_exit, known.gone = None, code, restart_in is None
+    known.status = status or known.status
 
 
 def breaker_moved(state: State, group: str, is_open: bool) -> None:
