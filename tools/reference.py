@@ -120,16 +120,13 @@ def http_page() -> str:
     given = [(f"`{p['name']}`", p["in"], p["description"]) for p in openapi.PARAMETERS.values()]
     lines += ["", "## Parameters of a prediction", "", *table(("name", "where", "meaning"), given)]
     lines += ["", "## Statuses of a prediction", ""]
-    lines += table(
-        ("status", "meaning"),
-        [("200", "Answered; single rows of a list may hold an error."), *openapi.STATUSES.items()],
-    )
+    answered = {"200": "Answered; single rows of a list may hold an error."}
+    lines += table(("status", "meaning"), sorted((answered | openapi.STATUSES | openapi.KEYED).items()))
     lines += ["", "## Limits", "", inspect.getdoc(limits.Limits) or "", ""]
-    for kind in (limits.Limits, limits.BodyLimits):
-        said = sentences(kind)
-        defaults = msgspec.to_builtins(kind())
-        lines += table(("limit", "default", ""), [(f"`{n}`", f"{value:,}", said[n]) for n, value in defaults.items()])
-        lines.append("")
+    said = sentences(limits.Limits)
+    defaults = msgspec.to_builtins(limits.Limits())
+    lines += table(("limit", "default", ""), [(f"`{n}`", f"{value:,}", said[n]) for n, value in defaults.items()])
+    lines += ["", f"JSON may be nested {limits.JSON_DEPTH} deep; absurd nesting gets status 400.", ""]
     names = ", ".join(f"`{name}`" for name in metrics.LIMITS)
     lines += [f"`salver_limit_hits_total` counts what runs into a limit, by these names: {names}.", ""]
     return page(lines)

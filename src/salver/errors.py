@@ -49,6 +49,7 @@ CODES: dict[str, Meaning] = {
     "bad-protocol-body": _user(400),
     "too-large": _user(413, "RESOURCE_EXHAUSTED"),
     "too-many-rows": _user(413, "RESOURCE_EXHAUSTED"),
+    "too-many-tensors": _user(413, "RESOURCE_EXHAUSTED"),
     "headers-too-large": _user(431, "RESOURCE_EXHAUSTED"),
     "uri-too-long": _user(414),
     "unsupported-media-type": _user(415),

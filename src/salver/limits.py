@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 from salver.errors import SalverError, error
@@ -12,19 +14,26 @@ Size = Annotated[int, Meta(ge=1)]
 Time = Annotated[float, Meta(gt=0)]
 
 
+OF_WORKERS = "_SALVER_BODY_LIMITS"
+"""The variable by which a server tells its workers what a body may hold."""
+JSON_DEPTH = 100
+"""Levels of nested JSON that are read; beyond about a thousand none is, with status 400."""
+
+
 class BodyLimits(Struct, frozen=True):
     """What one body may hold; the same in every worker."""
 
-    rows: Annotated[Size, Meta(description="Rows in one request.")] = 10_000
+    rows: Annotated[Size, Meta(le=100_000, description="Rows in one request.")] = 10_000
     elements: Annotated[Size, Meta(description="Elements in the tensors of one request.")] = 16 << 20
     tensors: Annotated[Size, Meta(description="Tensors in one request.")] = 256
 
 
-BODY = BodyLimits()
+BODY = msgspec.json.decode(os.environ.get(OF_WORKERS, "{}"), type=BodyLimits)
+"""Those of this process."""
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of the fronts; sizes in bytes, times in seconds.
+class Limits(BodyLimits, frozen=True, forbid_unknown_fields=True):
+    """Limits of a server; sizes in bytes, times in seconds.
 
     Deadlines are absolute: a client can't extend them by sending a byte now and then.
     """
@@ -56,6 +65,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     resets: Annotated[Size, Meta(description="Calls that a gRPC connection may reset within `resets_time`.")] = 200
     resets_time: Annotated[Time, Meta(description="Seconds over which resets are counted.")] = 10.0
     odd_frames: Annotated[Size, Meta(description="Frames a second that may bring a gRPC connection nothing.")] = 1000
+
+    def for_workers(self) -> dict[str, str]:
+        """The environment that tells a worker what a body may hold."""
+        body = BodyLimits(self.rows, self.elements, self.tensors)
+        return {OF_WORKERS: msgspec.json.encode(body).decode()}
 
     def body_due(self, age: float) -> float:
         """The bytes that must have come of a body `age` seconds after its request began."""

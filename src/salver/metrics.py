@@ -74,8 +74,9 @@ LIMITS = (
     "queue",
     "rows",
     "elements",
+    "tensors",
 )
-"""What a request may run into; the last three bind in a worker or before one, the others while it is read."""
+"""What a request may run into; the last four bind in a worker or before one, the others while it is read."""
 PHASES = ("decode", "predict", "encode")
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 FINE = (0.00005, 0.0001, 0.00025, *SECONDS)

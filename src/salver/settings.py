@@ -22,6 +22,10 @@ from salver.limits import Limits
 FILE = "salver.toml"
 SAGEMAKER_PORT = "SAGEMAKER_BIND_TO_PORT"
 """Where SageMaker says which port its container listens on."""
+SAGEMAKER_PORTS = "SAGEMAKER_SAFE_PORT_RANGE"
+"""Where it says which other ports a container may take: FIRST-LAST."""
+SAGEMAKER_DRAIN = 25.0
+"""Seconds to drain there: it kills a container 30 seconds after it asked it to stop."""
 PREFIX = "SALVER_"
 OF_THE_PROJECT = ("release", "serving")
 """Tables of salver.toml that say how a project is released; `publish` reads them."""
@@ -38,6 +42,7 @@ FILES = (
     "serve.tls_client_ca",
     "serve.admin_tls_cert",
     "serve.admin_tls_key",
+    "serve.admin_tls_client_ca",
     "serve.jwt_keys",
     "serve.access_log",
 )
@@ -88,6 +93,9 @@ class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     admin_tls_cert: Annotated[str, Meta(description="The certificate chain for the admin port (PEM).")] = ""
     admin_tls_key: Annotated[str, Meta(description="The private key of admin_tls_cert (PEM, no passphrase).")] = ""
+    admin_tls_client_ca: Annotated[
+        str, Meta(description="Callers of the admin port need a certificate that this authority signed (PEM).")
+    ] = ""
     jwt_issuer: Annotated[str, Meta(description="Who issues the tokens that are taken.")] = ""
     jwt_audience: Annotated[str, Meta(description="Whom those tokens are for.")] = ""
     jwt_keys: Annotated[
@@ -155,9 +163,34 @@ def load_settings(source: Source) -> Loaded:
     if values.get("serve.dialect") == "sagemaker" and "serve.port" not in values and source.environ.get(SAGEMAKER_PORT):
         values["serve.port"], origins["serve.port"] = source.environ[SAGEMAKER_PORT], f"${SAGEMAKER_PORT}"
     settings = _build(values, origins, problems)
+    if settings.serve.dialect == "sagemaker":
+        serve = _for_sagemaker(settings.serve, origins, source.environ.get(SAGEMAKER_PORTS, ""), problems)
+        settings = msgspec.structs.replace(settings, serve=serve)
     if problems:
         raise error("bad-settings", "the settings can't be used", details=tuple(problems))
     return Loaded(_with_folders(settings, origins, folder, path), origins)
+
+
+def _for_sagemaker(serve: ServeSettings, origins: dict[str, str], ports: str, problems: list[str]) -> ServeSettings:
+    """What SageMaker needs where nothing else is set: ports of its range, and an end before it kills."""
+    changes: dict[str, Any] = {}
+    if "serve.drain_timeout" not in origins:
+        changes["drain_timeout"] = max(0.0, SAGEMAKER_DRAIN - serve.drain_delay)
+    elif "serve.drain_delay" not in origins:
+        changes["drain_delay"] = min(serve.drain_delay, max(0.0, SAGEMAKER_DRAIN - serve.drain_timeout))
+    if ports:
+        first, _, last = ports.partition("-")
+        if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= 65535):
+            problems.append(f"${SAGEMAKER_PORTS}: expected a range such as 16000-16999, got {ports!r}")
+            return serve
+        taken = {getattr(serve, name) for name in ("port", "admin_port", "grpc_port") if f"serve.{name}" in origins}
+        taken.add(serve.port)
+        free = (port for port in range(int(first), int(last) + 1) if port not in taken)
+        for name, without in (("admin_port", 0), ("grpc_port", -1)):
+            if f"serve.{name}" not in origins:
+                changes[name] = next(free, without)
+    origins |= {f"serve.{name}": "the dialect sagemaker" for name in changes}
+    return msgspec.structs.replace(serve, **changes)
 
 
 def nearest_file(folder: Path) -> Path | None:

@@ -71,7 +71,7 @@ def terms(serve: ServeSettings) -> Terms:
         tokens=tokens if tokens.issuer or tokens.audience or tokens.keys else None,
         open=serve.open_scopes,
         tls=Tls(serve.tls_cert, serve.tls_key, serve.tls_client_ca),
-        admin_tls=Tls(serve.admin_tls_cert, serve.admin_tls_key),
+        admin_tls=Tls(serve.admin_tls_cert, serve.admin_tls_key, serve.admin_tls_client_ca),
         client_names={name: tuple(scopes.split("+")) for name, _, scopes in names},
         cors=tuple(origin.rstrip("/").lower() for origin in serve.cors_origins),
     )

@@ -137,7 +137,7 @@ def attack(port: int, count: int, told: Connection) -> None:
     """In a process of its own: attack, leave, or attack a last time until all are cut, as it is told."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    os.nice(10)  # they would be on other machines
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # they would be on other machines
     trickle = Trickle(port, count)
     attacking = renew = said = False
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -135,18 +136,8 @@ class Server:
 
     def workers(self, release: str = "") -> list[int]:
         """The process ids of this server's workers (of one release)."""
-        assert self.process is not None
-        mine = _descendants(self.process.pid)
-        found = []
-        for pid in mine:
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            wanted = f"{release}/".encode() if release else b""
-            if b"salver.worker" in command and any(part.startswith(wanted) for part in command):
-                found.append(pid)
-        return found
+        wanted = f"{release}/".encode() if release else b""
+        return [pid for pid, words in self._running(b"salver.worker") if any(word.startswith(wanted) for word in words)]
 
     def descendants(self) -> list[int]:
         """The process ids of every process below this server's first one."""
@@ -154,12 +145,18 @@ class Server:
         return _descendants(self.process.pid)
 
     def gateways(self) -> list[int]:
-        assert self.process is not None
-        return [
-            pid
-            for pid in _descendants(self.process.pid)
-            if b"salver.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        ]
+        """The process ids of this server's gateways."""
+        return [pid for pid, _ in self._running(b"salver.gateway")]
+
+    def _running(self, module: bytes) -> list[tuple[int, list[bytes]]]:
+        """The processes of this server that run a module, each with the words of its command line."""
+        found = []
+        for pid in self.descendants():
+            with contextlib.suppress(OSError):  # it may just have ended
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if module in words:
+                    found.append((pid, words))
+        return found
 
 
 def _descendants(root: int) -> list[int]:

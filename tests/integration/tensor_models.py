@@ -34,3 +34,10 @@ class Greeting(salver.Model):
             "adult": np.array([age >= 18 for _, age in pairs]),
             "age": rows["age"],
         }
+
+
+class Known(salver.Model):
+    """The names as they came, and whether each age is known."""
+
+    def predict(self, rows: Any) -> Any:
+        return {"name": rows["name"], "known": np.array([age == age for age in rows["age"]])}

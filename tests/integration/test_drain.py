@@ -22,6 +22,7 @@ from salver.gateway.front import Front
 from salver.gateway.pages import Pages
 from salver.gateway.paths import PUBLIC
 from salver.gateway.serving import Serving
+from salver.gateway.sweep import Sweep
 from salver.limits import Limits
 from salver.supervisor.listeners import SETTLE, Closing, bind
 from tests.integration.conftest import EXAMPLES
@@ -117,7 +118,7 @@ def test_an_idle_connection_is_not_closed_once_its_next_request_has_come() -> No
             await reader.readuntil(b"\r\n\r\n")
             front.closing = front.ending = True
             writer.write(REQUEST)  # is there at once, and not read before this task waits
-            front.sweep(time.monotonic_ns())
+            Sweep([front], time.monotonic_ns).step()
             answer = await reader.read()
             writer.close()
             return answer

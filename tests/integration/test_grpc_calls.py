@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -26,6 +28,7 @@ from tests.integration.test_access import key
 from tests.integration.test_grpc import PATIENCE, inputs_of, place, typed, wait_serving
 from tests.integration.test_tls import TlsServer, write
 from tests.integration.test_tls import client as trusting
+from tests.integration.watched import comes
 
 WIDTH = 3 << 20
 """Numbers of 4 bytes: 12 MiB a row."""
@@ -33,12 +36,19 @@ UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_le
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def diary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the generators write how many pieces they made once they are over."""
+    path = tmp_path_factory.mktemp("grpc-diary") / "diary"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(diary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("grpc-calls")
     registry = str(folder / "registry")
     (folder / "files").mkdir()
-    (folder / "diary").touch()
-    (folder / "files" / "diary").write_text(str(folder / "diary"))
+    (folder / "files" / "diary").write_text(str(diary))
     salver.release("teller", Teller, examples=[{"steps": "3"}], files=folder / "files", registry=registry)
     wide = Signature(inputs=(Tensor("x", "float32", (-1, -1)),), outputs=(Tensor("y", "float32", (-1, -1)),))
     salver.release("wide", Half, examples={"x": np.zeros((1, 4), np.float32)}, signature=wide, registry=registry)
@@ -84,6 +94,87 @@ def test_a_model_that_yields_answers_a_stream_in_pieces_and_a_call_whole(server:
     assert whole.tolist() == [b"0 1 2 "]
 
 
+def finals(client: Any, name: str, inputs: list[Any], count: int, **more: Any) -> list[tuple[bool, bool, str]]:
+    """Of each answer on a stream: whether it has outputs, whether it says that it is the last, and its id."""
+    said: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: said.put((result, error)))
+    client.async_stream_infer(name, inputs, **more)
+    found = []
+    for _ in range(count):
+        result, problem = said.get(timeout=PATIENCE)
+        assert problem is None
+        response = result.get_response()
+        found.append((bool(response.outputs), response.parameters["triton_final_response"].bool_param, response.id))
+    client.stop_stream()
+    assert said.empty()
+    return found
+
+
+def test_each_answer_of_a_stream_says_whether_more_follows(server: Server) -> None:
+    with triton.InferenceServerClient(place(server)) as client:
+        more = {"request_id": "ä7", "enable_empty_final_response": True}
+        assert finals(client, "teller", told("2"), 3, **more) == [
+            (True, False, "ä7"),
+            (True, False, "ä7"),
+            (False, True, "ä7"),
+        ]
+        assert finals(client, "teller", told("2"), 2, request_id="b") == [(True, False, "b")] * 2
+        small = triton.InferInput("x", [1, 4], "FP32")
+        small.set_data_from_numpy(np.ones((1, 4), np.float32))
+        for wished in (True, False):
+            answers = finals(client, "wide", [small], 1, enable_empty_final_response=wished)
+            assert answers == [(True, True, "")]
+
+
+def test_an_asyncio_client_may_read_a_stream_up_to_its_last_answer(server: Server) -> None:
+    async def ask() -> list[str]:
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": "teller", "inputs": told("3"), "enable_empty_final_response": True}
+
+        texts = []
+        async with triton_aio.InferenceServerClient(place(server)) as client:
+            async for result, problem in client.stream_infer(requests()):
+                assert problem is None
+                if result.get_response().parameters["triton_final_response"].bool_param:
+                    break
+                texts.append(result.as_numpy("text")[0].decode())
+        return texts
+
+    assert asyncio.run(ask()) == ["0 ", "1 ", "2 "]
+
+
+@pytest.mark.parametrize("method", ["ModelStreamInfer", "ModelInfer"])
+def test_a_client_that_leaves_stops_the_generator(server: Server, diary: Path, method: str) -> None:
+    steps = f"{len(method)}000 slow"
+    request = service_pb2.ModelInferRequest(model_name="teller")
+    request.inputs.add(name="steps", datatype="BYTES", shape=[1]).contents.bytes_contents.append(steps.encode())
+    with grpc.insecure_channel(place(server)) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        if method == "ModelStreamInfer":
+            call = stub.ModelStreamInfer(iter([request]))
+            assert next(call).infer_response.outputs
+        else:
+            call = stub.ModelInfer.future(request)
+            comes(lambda: f"begun {steps}" in diary.with_suffix(".begun").read_text().splitlines())
+        assert steps not in diary.read_text()  # the generator goes on
+        call.cancel()
+        [line] = comes(lambda: [line for line in diary.read_text().splitlines() if line.startswith(steps)])
+    assert int(line.rpartition(": ")[2]) < int(steps.split()[0])
+
+
+def test_a_stream_whose_connection_breaks_stops_its_generator(server: Server, diary: Path) -> None:
+    steps = "3000 slow"
+    with triton.InferenceServerClient(place(server)) as client:
+        said: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: said.put((result, error)))
+        client.async_stream_infer("teller", told(steps))
+        assert said.get(timeout=PATIENCE)[1] is None
+        assert steps not in diary.read_text()
+        client.stop_stream(cancel_requests=True)
+    [line] = comes(lambda: [line for line in diary.read_text().splitlines() if line.startswith(steps)])
+    assert int(line.rpartition(": ")[2]) < 3000
+
+
 @pytest.fixture(scope="module")
 def oracle(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("grpc-oracle") / "log"
@@ -126,6 +217,17 @@ def test_a_call_whose_time_is_over_ends_and_so_does_one_that_is_cancelled(oracle
             infer(slow, metadata=(("x-request-timeout-ms", "50"),))
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert "before the deadline" in caught.value.details()
+        slow.parameters["timeout"].int64_param = 50_000  # microseconds
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(slow)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        slow.parameters["timeout"].int64_param = 50_000_000
+        with pytest.raises(grpc.RpcError) as caught:  # a parameter makes no deadline later
+            infer(slow, metadata=(("x-request-timeout-ms", "50"),))
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        slow.parameters["timeout"].int64_param = 50_000
+        [late] = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([slow]))
+        assert "before the deadline" in late.error_message
         call = infer.future(slow)
         call.cancel()
         assert list(infer(typed([3])).outputs[0].contents.int64_contents) == [answer(1, 3)]

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 import uuid
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -138,7 +139,9 @@ def test_expect_continue_is_answered_before_the_body(server: Server) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress), ("deflate", zlib.compress)]
+)
 def test_compressed_bodies_are_read_and_bombs_refused(
     server: Server, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:

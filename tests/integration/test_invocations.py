@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import dump_svmlight_file, load_iris
 from sklearn.linear_model import LogisticRegression
 
 import salver
@@ -75,6 +77,40 @@ def test_csv_comes_with_a_header_as_mlflow_sends_it_or_without_as_sagemaker_does
     assert [int(line) for line in got.body.decode().split()] == expected  # one record a line, no header
 
 
+def test_sagemakers_forms_hold_the_values_in_order(served: Server, frame: pd.DataFrame, model: Any) -> None:
+    rows = frame.iloc[::10]
+    values, expected = rows.to_numpy(), model.predict(rows).tolist()
+    libsvm, npz = io.BytesIO(), io.BytesIO()
+    dump_svmlight_file(values, np.zeros(len(rows)), libsvm)
+    np.savez(npz, values)
+    bodies = {
+        "application/jsonlines": "\n".join(map(json.dumps, values.tolist())).encode(),
+        "text/libsvm": libsvm.getvalue(),
+        "text/x-libsvm": b"\n".join(line.partition(b" ")[2] for line in libsvm.getvalue().splitlines()),
+        "application/x-npz": npz.getvalue(),
+    }
+    for kind, body in bodies.items():
+        got = served.ask("POST", "/invocations", body, {"content-type": kind})
+        assert (got.status, got.json) == (200, {"predictions": expected}), (kind, got.body)
+    for kind in ("application/x-recordio-protobuf", "application/octet-stream"):
+        assert served.ask("POST", "/invocations", b"x", {"content-type": kind}).status == 415
+
+
+def test_a_list_among_json_lines_is_a_row_like_any_other(served: Server, frame: pd.DataFrame, model: Any) -> None:
+    rows = frame.iloc[[0, 60, 120]]
+    first, _, third = (json.dumps(row) for row in rows.to_numpy().tolist())
+    named = rows.to_json(orient="records", lines=True).splitlines()
+    headers = {"content-type": "application/jsonlines", "accept": "application/jsonlines"}
+    body = "\n".join([first, named[1], "[5.1, 3.5]", third, '["5.1", 1, 2, 3]'])
+    got = served.ask("POST", "/invocations", body.encode(), headers)
+    answers = [json.loads(line) for line in got.body.splitlines()]
+    assert [answers[at]["prediction"] for at in (0, 1, 3)] == model.predict(rows).tolist()
+    assert answers[2]["error"]["detail"] == "line 3: $: expected array of 4 values, got 2"
+    assert answers[4]["error"]["detail"] == "line 5: $[0]: expected float, got str"
+    native = served.ask("POST", "/models/iris/predict", first.encode(), headers)
+    assert "expected object, got array" in native.body.decode()
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "said"),
     [
@@ -132,7 +168,8 @@ def test_torchserves_path_answers_bare_predictions(served: Server, frame: pd.Dat
 def test_health_is_sagemakers_by_default(served: Server) -> None:
     ping = served.get("/ping")
     assert (ping.status, ping.body) == (200, b"")
-    assert served.get("/execution-parameters").json["BatchStrategy"] == "MULTI_RECORD"
+    transform = served.get("/execution-parameters").json  # one worker; 10,000 rows of 4 values are less than a MB
+    assert transform == {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 1}
     assert served.get("/version").status == 404
 
 

@@ -48,6 +48,12 @@ def _npy(frame: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
+def _npz(frame: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: frame[name].to_numpy() for name in frame})
+    return file.getvalue()
+
+
 def _arrow(frame: pd.DataFrame) -> bytes:
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -61,6 +67,7 @@ BODIES: dict[str, Any] = {
     "text/csv": lambda frame: frame.to_csv(index=False).encode(),
     "application/jsonlines": lambda frame: frame.to_json(orient="records", lines=True).encode(),
     "application/x-npy": _npy,
+    "application/x-npz": _npz,
     ARROW: _arrow,
 }
 READ: dict[str, Any] = {
@@ -68,6 +75,7 @@ READ: dict[str, Any] = {
     "text/csv": lambda body: pd.read_csv(io.BytesIO(body))["prediction"].tolist(),
     "application/jsonlines": lambda body: [json.loads(line)["prediction"] for line in body.splitlines()],
     "application/x-npy": lambda body: np.load(io.BytesIO(body), allow_pickle=False).tolist(),
+    "application/x-npz": lambda body: np.load(io.BytesIO(body), allow_pickle=False)["prediction"].tolist(),
     ARROW: lambda body: pa.ipc.open_stream(body).read_all()["prediction"].to_pylist(),
 }
 
@@ -99,7 +107,7 @@ def test_a_bad_row_is_answered_in_its_place_where_there_is_room_and_refuses_the_
         rows = json.loads(got.body) if wanted.endswith("json") else [json.loads(line) for line in got.body.splitlines()]
         assert rows[1]["error"]["detail"] == "row 2, column petal width (cm): expected float, got other text"
         assert "prediction" in rows[2]
-    for wanted in ("text/csv", "application/x-npy", ARROW):
+    for wanted in ("text/csv", "application/x-npy", "application/x-npz", ARROW):
         got = _ask(served, body, "text/csv", wanted)
         assert (got.status, got.json["code"]) == (422, "invalid-row")
 

@@ -250,6 +250,34 @@ def test_a_server_of_all_models_takes_up_one_that_appears_later_and_a_named_one_
     assert named.post("/models/second/predict", {"key": 1, "act": ""}).status == 404
 
 
+def test_a_gateway_that_starts_anew_serves_what_can_answer_while_another_model_can_not(
+    serve: Start, liar: Path, tmp_path: Path
+) -> None:
+    registry = tmp_path / "registry"
+    salver.release("second", LyingOracle, examples=EXAMPLES, registry=str(registry), files=tmp_path / "files")
+    server = serve()
+    row = {"key": 7, "act": ""}
+    eventually(lambda: server.post("/models/second/predict", row).status == 200, "an answer of the second model")
+    liar.touch()
+    [worker] = server.workers("second@1")
+    os.kill(worker, signal.SIGKILL)
+    [gateway] = server.gateways()
+    os.kill(gateway, signal.SIGKILL)
+    eventually(lambda: server.gateways() not in ([], [gateway]), "a new gateway")
+    eventually(lambda: _status(server, "/models/oracle/predict", row) == 200, "an answer of the model that can")
+    assert _status(server, "/models/second/predict", row) == 503
+    assert server.get("/healthz/ready").json == {"ready": False, "waiting_for": ["second"]}
+    route = promote(opened(server), "oracle", 2, intent())
+    assert arrives(server, route)["state"] == "effective", "nor does it keep others from being promoted"
+
+
+def _status(server: Server, path: str, row: dict[str, Any]) -> int:
+    try:
+        return server.post(path, row).status
+    except OSError:
+        return 0
+
+
 def test_two_servers_that_refuse_the_same_release_write_one_fallback(serve: Start, liar: Path) -> None:
     servers = [serve(), serve()]
     liar.touch()

@@ -168,6 +168,68 @@ def test_callers_may_be_known_by_their_certificate(secure: Callable[..., Secure]
         status(foreign)
 
 
+def admin(server: Server, path: str, context: ssl.SSLContext) -> int:
+    """The status of a page of the admin port."""
+    connection = http.client.HTTPSConnection("localhost", server.admin_port, timeout=15, context=context)
+    with contextlib.closing(connection):
+        return int(ask(connection, "GET", path).status)
+
+
+def admin_files(authority: trustme.CA, folder: Path) -> tuple[str, ...]:
+    """The options of an admin port that asks for certificates of this authority."""
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(folder / "admin-key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "admin-cert.pem")
+    authority.cert_pem.write_to_path(folder / "admin-ca.pem")
+    names = {"cert": "admin-cert.pem", "key": "admin-key.pem", "client-ca": "admin-ca.pem"}
+    return tuple(part for name, file in names.items() for part in (f"--admin-tls-{name}", str(folder / file)))
+
+
+def test_a_certificate_opens_the_admin_port_and_no_key_is_needed_for_either_port(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    server = start(*admin_files(authority, tmp_path))
+    nameless = client(authority, authority.issue_cert("192.0.2.1"))  # an address is no name
+    assert [admin(server, path, nameless) for path in ("/metrics", "/status", "/healthz/live")] == [200] * 3
+    assert server.post("/models/oracle/predict", ROW).status == 200
+    for stranger in (client(authority), client(authority, trustme.CA().issue_cert("ops.example"))):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            admin(server, "/healthz/live", stranger)
+
+
+def test_each_port_has_callers_of_its_own_authority(secure: Callable[..., Secure], tmp_path: Path) -> None:
+    callers, operators = trustme.CA(), trustme.CA()
+    callers.cert_pem.write_to_path(tmp_path / "callers.pem")
+    shop, ops = callers.issue_cert("shop.example"), operators.issue_cert("ops.example")
+    options = ("--tls-client-ca", str(tmp_path / "callers.pem"), *admin_files(operators, tmp_path))
+    server, _, _ = secure(*options, caller=shop, authority=callers)
+    with contextlib.closing(connect(server, client(callers, shop))) as connection:
+        assert ask(connection, "POST", "/models/oracle/predict").status == 200
+    assert [admin(server, path, client(operators, ops)) for path in ("/metrics", "/status")] == [200] * 2
+    with pytest.raises((OSError, http.client.HTTPException)):
+        admin(server, "/metrics", client(operators, shop))
+    wrong = connect(server, client(callers, ops))
+    with contextlib.closing(wrong), pytest.raises((OSError, http.client.HTTPException)):
+        ask(wrong, "GET", "/healthz/live")
+
+
+def test_names_say_what_each_certificate_may_do_on_the_admin_port(start: Callable[..., Server], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SALVER_SERVE_TLS_CLIENT_NAMES", "prometheus.example=metrics,ops.example=admin")
+        server = start(*admin_files(authority, tmp_path))
+
+    def statuses(name: str) -> list[int]:
+        context = client(authority, authority.issue_cert(name))
+        return [admin(server, path, context) for path in ("/metrics", "/status", "/healthz/live")]
+
+    assert statuses("prometheus.example") == [200, 403, 200]
+    assert statuses("ops.example") == [200, 200, 200]
+    assert statuses("192.0.2.1") == [401, 401, 200]
+    assert server.post("/models/oracle/predict", ROW).status == 200
+
+
 def test_the_python_clients_bring_their_key_and_say_why_they_do_not_trust_a_server(
     secure: Callable[..., Secure], tmp_path: Path
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from backports import zstd
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import salver
@@ -172,6 +176,34 @@ def test_an_unknown_output_is_named(client: Any) -> None:
     wanted = [triton.InferRequestedOutput("nothing")]
     with pytest.raises(InferenceServerException, match="no output is named 'nothing'"):
         client.infer("pixel", [given("x", IMAGE, "FP32", binary=True)], outputs=wanted)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request_is_the_same_request(client: Any, algorithm: str, binary: bool) -> None:
+    inputs = [given("x", IMAGE, "FP32", binary=binary)]
+    found = client.infer("pixel", inputs, request_compression_algorithm=algorithm)
+    assert np.array_equal(found.as_numpy("first"), IMAGE[:, 0, 0, 0])
+    asked = client.infer("pixel", inputs, response_compression_algorithm=algorithm)  # which the server need not do
+    assert np.array_equal(asked.as_numpy("column"), IMAGE[:, 0, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress), ("deflate", zlib.compress)]
+)
+def test_the_length_of_the_json_is_that_of_the_body_before_compression(
+    server: Server, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    data = IMAGE[:1].tobytes()
+    tensor = {"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    plain = server.ask("POST", "/v2/models/pixel/infer", head + data, headers)
+    assert plain.status == 200
+    packed = server.ask(
+        "POST", "/v2/models/pixel/infer", compress(head + data), headers | {"content-encoding": encoding}
+    )
+    assert (packed.status, packed.body) == (200, plain.body)
 
 
 def test_many_requests_at_once_get_their_own_rows(server: Server) -> None:

@@ -1,5 +1,5 @@
 """The servers that the integration tests have."""
 
-from tests.integration.conftest import published, registry, server
+from tests.integration.conftest import noting, published, registry, server
 
-__all__ = ["published", "registry", "server"]
+__all__ = ["noting", "published", "registry", "server"]

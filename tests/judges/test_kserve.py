@@ -30,6 +30,21 @@ class Iris(salver.Model):
         return self.model.predict(rows["x"])
 
 
+class People(salver.Model):
+    """Names in capitals, and ages where they are known."""
+
+    def predict(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        known = rows["age"] == rows["age"]
+        return {
+            "shouted": np.array([name.upper() for name in rows["name"]], object),
+            "decades": np.where(known, rows["age"], -10) // 10,
+        }
+
+
+PEOPLE = [{"name": "Ana", "age": 31}, {"name": "Jürgen", "age": None}, {"name": "", "age": 7}]
+SHOUTED = {"shouted": ["ANA", "JÜRGEN", ""], "decades": [3.0, -1.0, 0.0]}
+
+
 def test_the_clients_of_kserve_get_the_models_own_answers(tmp_path: Path) -> None:
     iris = load_iris()
     expected = LogisticRegression(max_iter=500).fit(iris.data, iris.target).predict(iris.data).tolist()
@@ -41,11 +56,21 @@ def test_the_clients_of_kserve_get_the_models_own_answers(tmp_path: Path) -> Non
         signature=Signature((Tensor("x", "float64", (-1, 4)),), (Column("prediction", "int"),)),
         registry=str(registry),
     )
+    salver.release(
+        "people",
+        People,
+        examples=PEOPLE,
+        signature=Signature(
+            (Column("name", "str"), Column("age", "int", nullable=True)),
+            (Column("shouted", "str"), Column("decades", "float")),
+        ),
+        registry=str(registry),
+    )
     grpc_port = str(free_port())
     with Server(registry, "--workers", "1", "--grpc-port", grpc_port, log=tmp_path / "log") as server:
         done = subprocess.run(
-            [PYTHON, Path(__file__).with_name("kserve_asks.py"), str(server.port), grpc_port, "iris"],
-            input=json.dumps(iris.data.tolist()),
+            [PYTHON, Path(__file__).with_name("kserve_asks.py"), str(server.port), grpc_port],
+            input=json.dumps({"iris": iris.data.tolist(), "people": PEOPLE}),
             capture_output=True,
             text=True,
             check=False,
@@ -56,5 +81,9 @@ def test_the_clients_of_kserve_get_the_models_own_answers(tmp_path: Path) -> Non
     for what in ("live", "ready", "grpc live", "grpc ready", "grpc model ready"):
         assert said[what] is True, what
     assert said["model ready"] == [True, True]
-    for what in ("v1", "v2 False", "v2 True", "grpc False", "grpc True"):
+    for what in ("people v1 instances", "people v1 inputs"):
+        assert {name: [row[name] for row in said[what]] for name in SHOUTED} == SHOUTED, what
+    for what in ("people v2 False", "people v2 True", "people grpc"):
+        assert said[what] == SHOUTED, what
+    for what in ("v1 instances", "v1 inputs", "v2 False", "v2 True", "grpc False", "grpc True"):
         assert said[what] == expected, what

@@ -1,4 +1,7 @@
-"""One HTTP/2 connection of the gRPC port without a network: it echoes, at `ONE` one message, at `MANY` each."""
+"""One HTTP/2 connection of the gRPC port without a network: it echoes, at `ONE` one message, at `MANY` each.
+
+The standard health service is there too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from salver import metrics
 from salver.gateway.front import Front
+from salver.gateway.grpc import health
 from salver.gateway.grpc.calls import page
 from salver.gateway.grpc.service import Method, Service
 from salver.gateway.grpc.streaming import Streaming
@@ -87,6 +91,7 @@ class World:
         methods = {
             ONE.encode(): Method("predict", page(lambda *said: said[1])),
             MANY.encode(): Method("predict", Each),
+            **health.methods(),
         }
         self.pipe = Pipe()
         self.connection = Connection(self.front, Service(self.front, methods))

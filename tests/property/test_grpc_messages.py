@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from salver.errors import UserError
-from salver.gateway.grpc.calls import target
+from salver.gateway.grpc.requests import read
 from salver.protocols import Subject
 from salver.protocols.v2.grpc import PROTOCOL
 from salver.signature import Column, Signature, Tensor
@@ -32,7 +32,11 @@ def _message(raw: bool) -> bytes:
             field = {"a": "fp64", "n": "int64", "s": "bytes", "t": "fp32"}[name]
             values = [b"x", b"y"] if name == "s" else [1, 2, 3, 4] if name == "t" else [1, 2]
             getattr(tensor.contents, f"{field}_contents").extend(values)
+    message.inputs[1].parameters["nulls"].string_param = "1"
     if raw:
+        message.parameters["timeout"].int64_param = 5_000_000
+        message.parameters["triton_enable_empty_final_response"].bool_param = True
+        message.parameters["sequence_end"].bool_param = False
         text = b"\x01\x00\x00\x00x\x01\x00\x00\x00y"
         message.raw_input_contents.extend([bytes(16), bytes(16), text, bytes(16)])
     message.outputs.add(name="y")
@@ -70,7 +74,7 @@ def test_a_mutated_message_is_refused_as_the_clients_fault_or_answered(
 ) -> None:
     body = mutated(seed, edits)
     with suppress(UserError):
-        target(body)
+        read(body)
     decoded = CODEC.decode([body, seed])
     outputs = {"y": np.zeros(decoded.count), "label": np.array(["l"] * decoded.count, object)}
     assert {name: len(values) for name, values in decoded.columns.items()} == dict.fromkeys("anst", decoded.count)

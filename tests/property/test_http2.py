@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from salver.gateway import http2_frames as frames
 from salver.gateway.http2_frames import Cutter, frame
+from salver.limits import Limits
 from tests.property.http2_world import MANY, ONE, World, head, message
 
 SIZES = st.one_of(st.integers(0, 100), st.integers(16_000, 17_000), st.integers(60_000, 200_000))
@@ -71,8 +72,8 @@ class Sending:
             client.send_data(self.number, part, end_stream=self.done)
 
 
-async def talk(calls: list[tuple[bool, list[int], str]], window: int, pieces: int) -> None:
-    world, client = World(), Client(window)
+async def talk(calls: list[tuple[bool, list[int], str]], window: int, pieces: int, room: int) -> None:
+    world, client = World(Limits(large_messages=room)), Client(window)
     wanted: dict[int, bytes] = {}
     sending = []
     for many, sizes, more in calls:
@@ -102,14 +103,21 @@ async def talk(calls: list[tuple[bool, list[int], str]], window: int, pieces: in
     assert world.connection.owed == 0
 
 
-@settings(max_examples=40, deadline=None)
-@given(calls=CALLS, window=st.sampled_from([1, 100, 65_535, 1 << 20]), pieces=st.sampled_from([7, 1000, 1 << 18]))
-def test_every_valid_call_is_answered_whole(calls: list[tuple[bool, list[int], str]], window: int, pieces: int) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    calls=CALLS,
+    window=st.sampled_from([1, 100, 65_535, 1 << 20]),
+    pieces=st.sampled_from([7, 1000, 1 << 18]),
+    room=st.sampled_from([100_000, 250_000, 128 << 20]),
+)
+def test_every_valid_call_is_answered_whole(
+    calls: list[tuple[bool, list[int], str]], window: int, pieces: int, room: int
+) -> None:
     if window < 1000:
         calls = [(many, [min(size, 300) for size in sizes], more) for many, sizes, more in calls]
     if pieces < 1000:
         calls = [(many, [min(size, 17_000) for size in sizes], more) for many, sizes, more in calls]
-    asyncio.run(talk(calls, window, pieces))
+    asyncio.run(talk(calls, window, pieces, room))
 
 
 KINDS = st.integers(0, 11)

@@ -16,7 +16,8 @@ from salver import plugins, tables
 from salver.protocols import Codec, Subject
 from salver.signature import Column, Field, Signature, Tensor
 
-FORMS = ("csv", "jsonlines", "npy", "arrow")
+FORMS = ("csv", "jsonlines", "npy", "npz", "arrow")
+OF_NUMBERS = ("npy", "npz")
 ENDPOINTS = ("native", "invocations")
 OUTPUTS = (Column("prediction", "float"), Column("n", "int", nullable=True))
 
@@ -94,8 +95,14 @@ def test_random_numbers_come_back_through_one_array(table: tuple[tuple[Field, ..
 
 
 @settings(deadline=None)
+@given(table=_tables(("float", "int", "bool")))
+def test_random_numbers_come_back_through_an_array_for_each(table: tuple[tuple[Field, ...], list[list[Any]]]) -> None:
+    _check("npz", *table)
+
+
+@settings(deadline=None)
 @given(
-    form=st.sampled_from(("npy", "arrow", "csv")),
+    form=st.sampled_from(("npy", "npz", "arrow", "csv")),
     dtype=st.sampled_from(["float64", "float32", "int16", "uint8", "bool"]),
     shape=st.lists(st.integers(1, 3), max_size=3),
     count=st.integers(0, 3),
@@ -146,10 +153,22 @@ def test_damaged_bodies_are_refused_or_read_and_never_raise(
 ) -> None:
     chance = random.Random(seed)
     for form in FORMS:
-        fields, columns = table if form == "npy" else mixed
+        fields, columns = table if form in OF_NUMBERS else mixed
         good = _written(form, fields, columns)
         bodies = [good, *(_mutated(good, chance) for _ in range(8)), b"", good[: len(good) // 2]]
         _answer(form, fields, bodies, {"endpoint": chance.choice(ENDPOINTS)} | ({"answer": answer} if answer else {}))
+
+
+@settings(deadline=None, max_examples=150)
+@given(seed=st.integers(0, 2**32), tensor=st.booleans())
+def test_damaged_libsvm_is_refused_or_read_and_never_raises(seed: int, tensor: bool) -> None:
+    chance = random.Random(seed)
+    good = b"1 0:5.1 1:3\n0 1:7\n0:-2.5e3\n\n1 # nothing else\n"
+    fields: tuple[Field, ...] = (Column("a", "float", nullable=True), Column("b", "int"))
+    if tensor:
+        fields = (Tensor("x", chance.choice(["float32", "uint8"]), (-1, 2)),)
+    bodies = [good, *(_mutated(good, chance) for _ in range(8)), b"", good[: len(good) // 2]]
+    _answer("libsvm", fields, bodies, {"endpoint": "invocations"})
 
 
 JSON_BODIES = (

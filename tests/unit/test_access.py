@@ -22,9 +22,7 @@ from salver.access.principal import ANYONE, Principal
 from salver.access.terms import Grants, Terms, Tls, TokenTerms, check_terms
 from salver.access.usage import BLOCK_BYTES, Usage
 from salver.errors import SalverError
-from salver.gateway.grpc import service
-from salver.gateway.grpc.port import every_method
-from salver.gateway.paths import ADMIN, PUBLIC, Path, check_scopes
+from salver.gateway.paths import PUBLIC
 
 NOW = 1_800_000_000.0
 ISSUER, AUDIENCE = "https://issuer.example", "salver"
@@ -333,37 +331,47 @@ def test_terms_that_would_let_anybody_in_are_refused(terms: Terms) -> None:
     assert raised.value.code == "bad-settings"
 
 
-def test_a_path_without_a_scope_is_not_served() -> None:
-    check_scopes(PUBLIC)
-    check_scopes(ADMIN)
-    forgotten = Path(PUBLIC[0].pattern, "GET", "models", "", "native")
-    with pytest.raises(ValueError, match="has no scope"):
-        check_scopes((*PUBLIC, forgotten))
-
-
-def test_every_kind_of_page_needs_the_scope_that_is_written_here() -> None:
-    of_metadata = "models model model-ready v2-server v2-model v2-models v2-config v2-index v2-load v1-models v1-model"
-    of_health = "live ready ping mlflow-health mlflow-version execution-parameters"
-    written = {
-        "predict": {"predict"},
-        "metadata": {*of_metadata.split(), "v1-metadata"},
-        "health": set(of_health.split()),
-        "docs": {"openapi", "docs", "asset", "home"},
-    }
-    assert {path.kind: path.scope for path in PUBLIC} == {kind: scope for scope in written for kind in written[scope]}
-    admin = {"metrics": "metrics", "status": "status", "live": "health", "ready": "health"}
-    assert {path.kind: path.scope for path in ADMIN} == admin
-
-
-def test_a_grpc_method_without_a_scope_is_not_served() -> None:
-    table = every_method()
-    service.check_scopes(table)
-    path = b"/inference.GRPCInferenceService/ModelInfer"
-    with pytest.raises(ValueError, match="ModelInfer has no scope"):
-        service.check_scopes({**table, path: table[path]._replace(scope="")})
-
-
 def test_nothing_on_the_data_port_changes_anything() -> None:
     assert {path.method for path in PUBLIC} == {"GET", "POST"}
     posts = {path.kind for path in PUBLIC if path.method == "POST" and path.scope != "predict"}
     assert posts <= {"v2-index", "v2-load"}  # a list, and 501
+
+
+# ── certificates ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def by_certificate(terms: Terms, scope: str, *names: str) -> Principal | SalverError:
+    return access(terms=terms).check(b"", scope, "", NOW, names)
+
+
+def test_a_certificate_may_do_what_its_listener_is_for_where_nothing_else_is_asked() -> None:
+    terms = Terms(tls=Tls("c", "k", "ca"), admin_tls=Tls("c", "k", "other"))
+    for scope in ("predict", "metadata", "metrics", "status"):
+        who = by_certificate(terms, scope, "unnamed")
+        assert isinstance(who, Principal)
+        assert who.name == "certificate:unnamed"
+    assert code(by_certificate(terms, "docs", "unnamed")) == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        Terms(admin_tls=Tls("c", "k", "ca"), keys="keys"),
+        Terms(admin_tls=Tls("c", "k", "ca"), client_names={"ops": ("metrics",)}),
+        Terms(admin_tls=Tls("c", "k", "ca"), tokens=TokenTerms(ISSUER, AUDIENCE, "keys.json")),
+    ],
+)
+def test_a_certificate_without_a_known_name_is_no_credential_where_others_are_asked_for(terms: Terms) -> None:
+    assert code(by_certificate(terms, "metrics", "unnamed")) == "unauthenticated"
+
+
+def test_the_authority_of_the_admin_port_says_nothing_of_the_other() -> None:
+    terms = Terms(admin_tls=Tls("c", "k", "ca"))
+    assert not terms.authenticates
+    assert terms.of_admin().authenticates
+    with pytest.raises(SalverError) as raised:
+        check_terms(Terms(admin_tls=Tls(client_ca="ca"), client_names={"ops": ("fly",)}))
+    assert raised.value.details == (
+        "admin_tls_client_ca needs admin_tls_cert and admin_tls_key",
+        "tls_client_names: ops has unknown scope 'fly'",
+    )

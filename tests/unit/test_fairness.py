@@ -117,6 +117,15 @@ def test_a_new_caller_of_a_low_priority_does_not_wait_for_the_past_of_a_higher()
     assert [item.key for item in lanes.take(100, 1e9)].count("new") >= 40
 
 
+def test_what_comes_after_a_request_is_counted_up_to_what_is_enough() -> None:
+    lanes = Lanes([Item("a"), Item("a"), Item("b", priority=1), Item("c", priority=-1)])
+    assert lanes.behind(Item("d", priority=2), 1000) == 400
+    assert lanes.behind(Item("d", priority=2), 250) == 300
+    assert lanes.behind(Item("d"), 1000) == 200, "the second of a, and c"
+    assert lanes.behind(Item("a"), 1000) == 100
+    assert lanes.behind(Item("c", priority=-1), 1000) == 0
+
+
 def test_the_share_ahead_of_a_request_is_what_is_served_before_it() -> None:
     lanes = Lanes([Item("noisy") for _ in range(99)] + [Item("quiet")])
     assert lanes.ahead(Item("noisy")) == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -17,9 +18,9 @@ from tests.property.http2_world import MANY, ONE, World, head, message
 GREETING = h2.PREFACE + h2.settings({})
 
 
-def opened(number: int, path: str = ONE, *, flags: int = h2.END_HEADERS) -> bytes:
+def opened(number: int, path: str = ONE, *more: tuple[str, str], flags: int = h2.END_HEADERS) -> bytes:
     """HEADERS without a table, so that every stream may have the same."""
-    plain = b"".join(literal_of(*pair) for pair in head(path))
+    plain = b"".join(literal_of(*pair) for pair in [*head(path), *more])
     return frame(h2.HEADERS, flags, number, plain)
 
 
@@ -148,6 +149,177 @@ def test_large_messages_come_one_after_the_other_where_they_would_be_too_much_at
         assert granted(done)[3] == size - (64 << 10) + 5
 
     run(story, large_messages=400_000)
+
+
+def parts(number: int, data: bytes, *, ends: bool = False) -> bytes:
+    """The DATA of a stream."""
+    cut = [frame(h2.DATA, 0, number, data[at : at + h2.LARGEST]) for at in range(0, len(data), h2.LARGEST)]
+    return b"".join(cut) + (frame(h2.DATA, h2.END_STREAM, number) if ends else b"")
+
+
+def whole(size: int) -> bytes:
+    return message(bytes(size))
+
+
+async def begin(world: World, number: int, size: int, path: str = ONE) -> dict[int, int]:
+    """What is granted at the first bytes of a message so large."""
+    return granted(await world.say(opened(number, path) + parts(number, whole(size)[:5])))
+
+
+def test_a_message_that_waits_for_room_gets_it_when_those_before_it_in_the_queue_went_on_without() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        for number in (1, 3):
+            assert await begin(world, number, 200_000)
+        for number in (5, 7, 9):
+            assert not await begin(world, number, 100_000)
+            assert granted(await world.say(parts(number, bytes(40_000)))), "few enough are missing now"
+        assert not await begin(world, 11, 300_000)
+        for number in (1, 3):
+            done = await world.say(parts(number, bytes(200_000), ends=True))
+        assert granted(done)[11] == 300_000 - (64 << 10) + 5
+
+    run(story, large_messages=400_000)
+
+
+def test_nothing_is_kept_of_a_stream_that_was_reset_while_it_waited_for_room() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        await begin(world, 1, 300_000)
+        await begin(world, 3, 300_000)
+        stream = world.connection.streams[3]
+        await world.say(h2.rst_stream(3, h2.CANCEL))
+        assert sys.getrefcount(stream) == 2  # here, and as its argument
+
+    run(story, large_messages=400_000)
+
+
+def test_a_message_that_waited_for_room_and_has_it_must_come_as_fast_as_others() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        await begin(world, 1, 300_000)
+        await begin(world, 3, 100_000)
+        assert granted(await world.say(parts(3, bytes(40_000))))
+        frames = await after(world, 61)
+        assert status(frames, 3) == "4"
+
+    run(story, large_messages=300_000)
+
+
+def test_who_waits_for_room_is_not_passed_by_smaller_ones_for_ever_and_makes_way_when_it_goes() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        await begin(world, 1, 300_000)
+        assert not await begin(world, 3, 300_000)
+        assert not await begin(world, 5, 99_000), "3 came first"
+        assert granted(await world.say(h2.rst_stream(3, h2.CANCEL)))[5]
+
+    run(story, large_messages=400_000)
+
+
+def test_a_large_message_behind_another_one_in_the_same_frame_waits_for_room_too() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        await begin(world, 1, 70_000, MANY)
+        await begin(world, 3, 300_000)
+        said = await world.say(parts(1, bytes(70_000) + whole(300_000)[:5]))
+        assert sum(granted(said).values()) <= 128 << 10
+        done = await world.say(parts(3, bytes(300_000), ends=True))
+        assert granted(done)[1] > 128 << 10
+
+    run(story, large_messages=400_000)
+
+
+def test_a_large_message_counts_until_its_call_is_whole_and_a_second_one_is_refused_at_once() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING)
+        await begin(world, 1, 300_000)
+        assert not granted(await world.say(parts(1, bytes(300_000)))).get(3)
+        assert not await begin(world, 3, 300_000), "the first one is kept, for its call has not ended"
+        second = await world.say(parts(1, whole(300_000)[:5]))
+        assert status(list(Cutter().feed(second)), 1) == "3"
+        assert granted(second)[3] == 300_000 - (64 << 10) + 5
+
+    run(story, large_messages=400_000)
+
+
+def test_a_stream_that_ended_within_a_message_gets_no_room_for_it() -> None:
+    async def story(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 100}))
+        await begin(world, 1, 300_000)
+        await world.say(opened(3, MANY) + parts(3, whole(1000) + whole(300_000)[:5], ends=True))
+        assert world.connection.streams[3].pending, "its end waits for the answer to its first message"
+        assert not await begin(world, 5, 300_000)
+        done = await world.say(parts(1, bytes(300_000), ends=True))
+        assert list(granted(done)) == [1, 5]
+
+    run(story, large_messages=400_000)
+
+
+def aged(world: World, number: int, seconds: float) -> None:
+    """As if what is open of a stream were older."""
+    stream = world.connection.streams[number]
+    stream.since -= int(seconds * 1e9)
+    if stream.stalled:
+        stream.stalled -= int(seconds * 1e9)
+
+
+def test_a_message_of_a_stream_gets_no_more_time_by_a_byte_now_and_then() -> None:
+    async def story(world: World) -> None:
+        await world.say(GREETING + opened(1, MANY) + parts(1, whole(60_000)[:59_000]))
+        aged(world, 1, 59)
+        await world.say(parts(1, b"x"))
+        frames = await after(world, 2)
+        assert status(frames, 1) == "4"
+        assert hits(world, "slow-body") == 1
+
+    async def too_slow(world: World) -> None:
+        await world.say(GREETING + opened(1, MANY) + parts(1, whole(60_000)[:15_000]))
+        assert not await after(world, 20)
+        assert status(await after(world, 40), 1) == "4"
+
+    async def next_one(world: World) -> None:
+        await world.say(GREETING + opened(1, MANY) + parts(1, whole(10_000)[:9_000]))
+        aged(world, 1, 15)
+        await world.say(parts(1, bytes(1_005) + whole(10_000)[:5]))
+        assert not await after(world, 9), "each message has its own time"
+
+    run(story)
+    run(too_slow)
+    run(next_one)
+
+
+def test_a_message_that_is_not_taken_because_answers_wait_is_not_called_slow() -> None:
+    async def story(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 100}))
+        await world.say(opened(1, MANY) + parts(1, whole(1000) * 2 + whole(1000)[:5]))
+        assert not await after(world, 50)
+        aged(world, 1, 50)
+        await world.say(h2.window_update(1, 4000))
+        assert not await after(world, 9)
+        assert status(await after(world, 61), 1) == "4"
+
+    run(story)
+
+
+def test_an_answer_gets_no_more_time_by_a_byte_of_room_now_and_then() -> None:
+    async def story(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 0}))
+        await world.say(opened(1) + parts(1, whole(2000), ends=True))
+        aged(world, 1, 59)
+        await world.say(h2.window_update(1, 1))
+        assert await after(world, 2) == [(h2.RST_STREAM, 0, 1, b"\0\0\0\x08")]
+        assert hits(world, "slow-read") == 1
+
+    async def many(world: World) -> None:
+        await world.say(h2.PREFACE + h2.settings({h2.WINDOW: 1000}))
+        await world.say(opened(1, MANY) + parts(1, whole(1500)))
+        aged(world, 1, 59)
+        await world.say(h2.window_update(1, 505) + parts(1, whole(1500)))
+        assert not await after(world, 59), "each message has its own time"
+
+    run(story)
+    run(many)
 
 
 def test_a_stream_takes_no_more_while_its_answers_wait_to_be_read() -> None:

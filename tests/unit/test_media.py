@@ -28,7 +28,7 @@ def test_json_is_every_endpoints_own(endpoint: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["native", "invocations"])
-@pytest.mark.parametrize("reader", ["csv", "jsonlines", "npy", "arrow"])
+@pytest.mark.parametrize("reader", ["csv", "jsonlines", "npy", "npz", "arrow"])
 def test_each_form_of_rows_has_its_reader_and_knows_its_endpoint(endpoint: str, reader: str) -> None:
     for kind in FORMS[reader]:
         assert form(endpoint, kind.upper()) == Form(reader, {"endpoint": endpoint})
@@ -65,6 +65,9 @@ def test_csv_may_say_whether_it_has_a_header(said: str) -> None:
         ("native", "application/pdf"),
         ("invocations", "application/json; version=2"),
         ("invocations", "text/csv; label_size=1"),
+        ("invocations", "application/x-recordio-protobuf"),
+        ("invocations", "application/octet-stream"),
+        ("native", "text/libsvm"),
         ("v1", "text/csv"),
         ("v2", "application/x-npy"),
         ("native", ";;=;charset"),
@@ -74,6 +77,12 @@ def test_other_bodies_are_refused_with_what_is_read(endpoint: str, kind: str) ->
     problem = refusal(endpoint, kind)
     assert (problem.code, problem.meaning.http) == ("unsupported-media-type", 415)
     assert all(FORMS[each][0] in problem.hint for each in ENDPOINTS[endpoint])
+
+
+def test_libsvm_is_read_at_invocations_and_never_written() -> None:
+    for kind in FORMS["libsvm"]:
+        assert form("invocations", kind) == Form("libsvm", {"endpoint": "invocations"})
+        assert refusal("invocations", "", kind).meaning.http == 406
 
 
 @pytest.mark.parametrize(("endpoint", "accept"), [("native", "image/png"), ("v1", "text/csv"), ("native", "*/*;q=0")])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from salver import metrics
@@ -14,7 +16,9 @@ from salver.gateway.pages import ASSETS, Pages
 from salver.gateway.paths import PUBLIC, Target
 from salver.gateway.request import Request
 from salver.gateway.serving import Serving
+from salver.gateway.table import Loaded, Worker
 from salver.limits import Limits
+from salver.signature import Column, Field, Signature, Tensor
 
 
 class Place:
@@ -67,3 +71,27 @@ def test_names_that_nobody_has_are_not_kept(place: Place) -> None:
     for number in range(200):
         assert place.ask(Target("asset", model=f"nothing-{number}")).startswith(b"HTTP/1.1 404")
     assert place.ask(Target("openapi")) is kept
+
+
+@pytest.mark.parametrize(
+    ("field", "workers", "limits", "concurrent", "payload"),
+    [
+        (Column("x", "float"), 2, Limits(), 2, 1),  # 10,000 rows of one number are no MB
+        (Tensor("x", "float32", (-1, 64, 64)), 2, Limits(), 2, 50),
+        (Tensor("x", "float32", (-1, 64, 64)), 1, Limits(), 1, 64),
+        (Tensor("x", "float32", (-1, 64, 64)), 8, Limits(), 8, 12),
+        (Tensor("x", "float32", (-1, 64, 64)), 0, Limits(body=3 << 20), 1, 3),
+        (Tensor("x", "float32", (-1, 64)), 2, Limits(), 2, 4),
+        (Tensor("x", "float32", (-1, 64)), 2, Limits(rows=100_000), 2, 48),
+    ],
+)
+def test_batch_transform_is_told_what_this_server_takes(
+    place: Place, field: Field, workers: int, limits: Limits, concurrent: int, payload: int
+) -> None:
+    signature = Signature((field,), (Column("y", "float"),))
+    processes = tuple(Worker(f"m@1/{number}", "") for number in range(workers))
+    loaded = Loaded("m", 1, "", "function", signature, 64, "none", 1, processes)
+    place.serving.live = {"m": SimpleNamespace(loaded=loaded)}  # type: ignore[dict-item]
+    place.pages = Pages(place.serving, [], limits=limits)
+    told = msgspec.json.decode(place.ask(Target("execution-parameters")).partition(b"\r\n\r\n")[2])
+    assert told == {"MaxConcurrentTransforms": concurrent, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": payload}

@@ -69,7 +69,7 @@ def test_100000_tensors_were_all_read_before_they_were_refused(member: bytes) ->
     head = b'{"inputs":[' + TENSOR + b'],"' + member + b'":[' if member == b"outputs" else b'{"inputs":['
     one = b'{"name":"y"}' if member == b"outputs" else TENSOR
     many = [b",".join([one] * count) for count in (MAX_TENSORS, MAX_TENSORS + 1)]
-    assert [code(V2, head + each + GARBAGE) for each in many] == ["bad-json", "too-large"]
+    assert [code(V2, head + each + GARBAGE) for each in many] == ["bad-json", "too-many-tensors"]
 
 
 def test_a_model_of_many_outputs_may_be_asked_for_each() -> None:
@@ -78,7 +78,7 @@ def test_a_model_of_many_outputs_may_be_asked_for_each() -> None:
     body = b'{"inputs":[' + TENSOR + b'],"outputs":[' + asked + b"%b]}"
     signature = Signature(inputs=(Column("a", "float"),), outputs=outputs)
     assert code(V2, body % b"", signature) == ""
-    assert code(V2, body % b',{"name":"y0"}', signature) == "too-large"
+    assert code(V2, body % b',{"name":"y0"}', signature) == "too-many-tensors"
 
 
 @pytest.mark.parametrize("protocol", [NATIVE, V1, V2])

@@ -187,6 +187,19 @@ def test_v2_configuration_gives_the_shape_of_one_row_in_tritons_words() -> None:
     }
 
 
+def test_v2_metadata_says_which_inputs_may_be_null_or_absent() -> None:
+    signature = Signature(
+        inputs=(Column("a", "int", nullable=True), Column("b", "str", optional=True), Column("c", "float")),
+        outputs=(Column("p", "str", nullable=True),),
+    )
+    told = model_metadata("churn", [7], "sklearn", signature)
+    assert [tensor.get("parameters") for tensor in told["inputs"]] == [{"nullable": True}, {"optional": True}, None]
+    assert told["outputs"][0]["parameters"] == {"nullable": True}
+    config = model_config("churn", [7], "sklearn", 64, signature)
+    assert [tensor.get("optional") for tensor in config["input"]] == [None, True, None]
+    assert "optional" not in config["output"][0]
+
+
 def test_the_repository_index_says_what_is_ready() -> None:
     assert repository_index([("churn", 7, True), ("churn", 8, False)]) == [
         {"name": "churn", "version": "7", "state": "READY", "reason": ""},

@@ -20,6 +20,7 @@ FORMAT = Asked(PROTOCOL)
 answers = FORMAT.answers
 columns = FORMAT.columns
 said = FORMAT.said
+TFSERVING = {"dialect": "tfserving"}
 FLOATS = Signature(inputs=(Column("a", "float"), Column("b", "float")), outputs=PREDICTION)
 
 
@@ -112,6 +113,56 @@ def test_instances_give_predictions_and_inputs_give_outputs() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":[[1,2],[3,4]]}',
+        b'{"inputs":[{"a":1,"b":2},{"b":4,"a":3,"zz":0}]}',
+        b'{"inputs":[{"a":{"b64":"MQ=="},"b":2}]}',
+        b'{"inputs":[[NaN,2]]}',
+        b'{"inputs":[]}',
+    ],
+)
+def test_inputs_that_are_a_list_mean_what_instances_mean(body: bytes) -> None:
+    as_instances = body.replace(b'"inputs"', b'"instances"')
+    signature = Signature(inputs=(Column("a", "float", nullable=True), Column("b", "float")), outputs=PREDICTION)
+    (answer,) = answers(signature, [body])
+    (other,) = answers(signature, [as_instances])
+    assert (answer.status, answer.body.replace(b"$.inputs", b"$.instances")) == (other.status, other.body)
+    assert answer.body.startswith((b'{"predictions":', b'{"error":'))
+    if answer.status == 200:
+        assert str(columns(signature, body)) == str(columns(signature, as_instances))
+
+
+def test_in_the_dialect_of_tf_serving_inputs_are_columns_even_as_a_list() -> None:
+    signature = one_input(Column("x", "float"))
+    (kserve,) = answers(signature, [b'{"inputs":[1,2]}'])
+    (tfserving,) = answers(signature, [b'{"inputs":[1,2]}'], options=TFSERVING)
+    assert (kserve.body, tfserving.body) == (b'{"predictions":[0.0,1.0]}', b'{"outputs":[0.0,1.0]}')
+    (refused,) = answers(FLOATS, [b'{"inputs":[[1,2],[3,4]]}'], options=TFSERVING)
+    assert (refused.status, b"expected object with one array per field" in refused.body) == (400, True)
+
+
+def test_extra_fields_of_inputs_are_counted_like_those_of_instances() -> None:
+    codec = FORMAT.codec(FLOATS)
+    for body, extra in ((b'{"inputs":[{"a":1,"b":2,"c":3},[1,2]]}', 1), (b'{"inputs":{"a":[1],"b":[2],"c":[3]}}', 1)):
+        decoded = codec.decode([body])
+        assert decoded.extra is not None
+        assert decoded.extra() == extra
+
+
+EVENT = b'{"specversion":"1.0","type":"t","source":"s","id":"1","data":{"instances":[[1,2]]}%b}'
+
+
+@pytest.mark.parametrize("more", [b"", b',"x":{"b64":"MQ=="}'])
+def test_a_structured_event_is_refused_by_name(more: bytes) -> None:
+    (answer,) = answers(FLOATS, [EVENT % more])
+    assert answer.status == 415
+    assert b"CloudEvent" in answer.body
+    named = b'{"specversion":"1.0","instances":[[1,2]]}'
+    assert answers(FLOATS, [named])[0].status == 200  # rows are there: it is a field like any other
+
+
 OUTPUTS = Signature(
     inputs=(Column("a", "float"),),
     outputs=(
@@ -128,7 +179,8 @@ ROWS = {
 
 
 def test_several_outputs_are_objects_by_row_or_arrays_by_column() -> None:
-    rows, by_column = (answers(OUTPUTS, [body], ROWS)[0].body for body in (b'{"instances":[1,2]}', b'{"inputs":[1,2]}'))
+    bodies = (b'{"instances":[1,2]}', b'{"inputs":{"a":[1,2]}}')
+    rows, by_column = (answers(OUTPUTS, [body], ROWS)[0].body for body in bodies)
     assert rows == (
         b'{"predictions":[{"label%":"a","p":[0.25,Infinity],"score":-Infinity},'
         b'{"label%":"null","p":[1.0,0.0],"score":null}]}'
@@ -173,7 +225,8 @@ def test_a_non_finite_number_that_an_output_allows_is_a_token() -> None:
             " $.instances[3]: 2 fields are invalid: $.instances[3][0]: expected float, got str;"
             " $.instances[3][1]: expected float, got null",
         ),
-        (b'{"inputs":[1,2]}', "$.inputs: expected object with one array per field, got array"),
+        (b'{"inputs":[1]}', "$.inputs[0]: expected object or array of 2 values, got number"),
+        (b'{"inputs":1}', "$.inputs: expected object with one array per field, got number"),
         (b'{"inputs":{"a":[1]}}', "$.inputs.b: required input is missing"),
         (b'{"inputs":{"a":[1],"b":[1,2]}}', "$.inputs: arrays differ in length: $.inputs.a has 1, $.inputs.b has 2"),
         (

@@ -234,3 +234,64 @@ def test_a_failed_row_fails_its_request_alone() -> None:
     failed, fine = reader.encode(both, {"y": np.array([0.0, 1.0])}, {0: error("model-error", "it raised", hint="look")})
     assert (failed.status, failed.code, failed.body) == (500, "model-error", "it raised · hint: look".encode())
     assert (fine.status, fine.code) == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "words"),
+    [
+        ("sequence_id", "int64_param", 7, "parameters.sequence_id: sequences are not served"),
+        ("sequence_id", "string_param", "a", "parameters.sequence_id"),
+        ("sequence_start", "bool_param", True, "parameters.sequence_start"),
+        ("sequence_end", "bool_param", True, "parameters.sequence_end"),
+        ("sequence_id", "int64_param", 0, ""),
+        ("sequence_id", "string_param", "", ""),
+        ("sequence_end", "bool_param", False, ""),
+        ("priority", "uint64_param", 1, ""),
+        ("anything", "double_param", 1.5, ""),
+    ],
+)
+def test_a_part_of_a_sequence_is_refused_and_other_parameters_say_nothing(
+    name: str, kind: str, value: Any, words: str
+) -> None:
+    message = request()
+    setattr(message.parameters[name], kind, value)
+    add(message, "x", "FP64", [1], [1.5])
+    [part] = decoded(codec([Column("x", "float")]), message).parts
+    if words:
+        assert part.failure.code == "not-implemented"
+        assert words in part.failure.message
+    else:
+        assert (part.failure, part.rows) == (None, 1)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_text_that_says_it_came_as_base64_reaches_the_model_as_text(raw: bool) -> None:
+    reader = codec([Column("name", "str", nullable=True), Tensor("t", "str", (-1, 1))])
+    message = request()
+    name = add(message, "name", "BYTES", [2], [b"w6Q=", b""], raw=raw)
+    name.parameters["content_type"].string_param = "base64"
+    name.parameters["nulls"].string_param = "1"
+    add(message, "t", "BYTES", [2, 1], [b"Yg==", b"Yw=="], raw=raw).parameters["content_type"].string_param = "base64"
+    found = decoded(reader, message).columns
+    assert (found["name"].tolist(), found["t"].tolist()) == (["ä", None], [["b"], ["c"]])
+    for content_type, values, expected in (("str", [b"Yg=="], "Yg=="), ("base64", [b"?"], None)):
+        message = request()
+        add(message, "name", "BYTES", [1], values, raw=raw).parameters["content_type"].string_param = content_type
+        add(message, "t", "BYTES", [1, 1], [b"b"], raw=raw)
+        if expected is None:
+            assert "content_type is base64, and a value is not" in problem(reader, message).message
+        else:
+            assert decoded(reader, message).columns["name"].tolist() == [expected]
+
+
+def test_base64_is_for_bytes_and_neither_it_nor_nulls_are_for_the_matrix_of_all_columns() -> None:
+    for width, name, value, words in (
+        (1, "content_type", "base64", "content_type base64 is for BYTES, not FP64"),
+        (2, "content_type", "base64", "content_type base64 is for BYTES"),
+        (2, "nulls", "0", "a tensor of its own to state nulls"),
+    ):
+        message = request()
+        tensor = add(message, "c0", "FP64", [1, width], [1.5] * width)
+        tensor.parameters[name].string_param = value
+        reader = codec([Column(f"c{place}", "float", nullable=True) for place in range(width)])
+        assert words in problem(reader, message).message

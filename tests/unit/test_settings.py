@@ -113,3 +113,44 @@ def test_a_list_in_a_variable_is_separated_by_commas(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_sentence() -> None:
     assert [name for name in _FIELDS if not describe(name).endswith(".")] == []
+
+
+# ── SageMaker ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_sagemaker(folder: Path, **environ: str) -> Loaded:
+    return load(folder, environ={"SALVER_SERVE_DIALECT": "sagemaker", **environ})
+
+
+def test_sagemakers_ports_are_taken_where_no_others_are_set(tmp_path: Path) -> None:
+    given = {"SAGEMAKER_BIND_TO_PORT": "16000", "SAGEMAKER_SAFE_PORT_RANGE": "16000-16002"}
+    serve = in_sagemaker(tmp_path, **given).settings.serve
+    assert (serve.port, serve.admin_port, serve.grpc_port) == (16000, 16001, 16002)
+    serve = in_sagemaker(tmp_path, **given, SALVER_SERVE_ADMIN_PORT="16002").settings.serve
+    assert (serve.port, serve.admin_port, serve.grpc_port) == (16000, 16002, 16001)
+    serve = in_sagemaker(tmp_path, **given, SALVER_SERVE_PORT="9000").settings.serve
+    assert (serve.port, serve.admin_port, serve.grpc_port) == (9000, 16000, 16001)
+    assert load(tmp_path, environ=given).settings.serve.port == 8080
+
+
+def test_a_range_that_is_used_up_leaves_no_grpc_and_any_admin_port(tmp_path: Path) -> None:
+    serve = in_sagemaker(tmp_path, SAGEMAKER_SAFE_PORT_RANGE="8080-8080").settings.serve
+    assert (serve.port, serve.admin_port, serve.grpc_port) == (8080, 0, -1)
+
+
+@pytest.mark.parametrize("ports", ["16000", "a-b", "2-1", "0-5", "1-99999", "-5"])
+def test_a_range_that_is_none_is_named(tmp_path: Path, ports: str) -> None:
+    environ = {"SALVER_SERVE_DIALECT": "sagemaker", "SAGEMAKER_SAFE_PORT_RANGE": ports}
+    (problem,) = problems(tmp_path, environ=environ)
+    assert problem.startswith("$SAGEMAKER_SAFE_PORT_RANGE: expected a range")
+
+
+@pytest.mark.parametrize(
+    ("given", "delay", "timeout"),
+    [({}, 5, 20), ({"DELAY": "10"}, 10, 15), ({"TIMEOUT": "22"}, 3, 22), ({"DELAY": "20", "TIMEOUT": "20"}, 20, 20)],
+)
+def test_a_server_ends_before_sagemaker_kills_it_unless_it_is_told_otherwise(
+    tmp_path: Path, given: dict[str, str], delay: float, timeout: float
+) -> None:
+    serve = in_sagemaker(tmp_path, **{f"SALVER_SERVE_DRAIN_{name}": value for name, value in given.items()})
+    assert (serve.settings.serve.drain_delay, serve.settings.serve.drain_timeout) == (delay, timeout)

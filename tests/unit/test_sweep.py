@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from salver import metrics
 from salver.gateway.front import Front
 from salver.gateway.paths import PUBLIC
 from salver.gateway.serving import Serving
-from salver.gateway.sweep import PAUSE, ROUND, STEP, Sweep
+from salver.gateway.sweep import HASTE, PAUSE, ROUND, STEP, STEPS, Sweep
 from salver.limits import Limits
 
 
@@ -64,20 +66,39 @@ def test_every_connection_is_looked_at_once_a_round_however_many_steps_that_take
         pause = sweep.step()
         steps += 1
         assert clock.now - before <= STEP + STEP // 4
-        if pause != PAUSE or all(each.seen for each in dear):
+        assert pause >= PAUSE
+        if all(each.seen for each in dear):
             break
     assert {each.seen for each in dear} == {1}
     assert steps >= 250
 
 
-def test_cheap_rounds_take_one_step_and_begin_twice_a_second() -> None:
+@pytest.mark.parametrize(("count", "steps"), [(0, 1), (10, 1), (99, 1), (1000, 20), (9999, STEPS)])
+def test_a_round_begins_twice_a_second_and_its_steps_are_spread_evenly_over_it(count: int, steps: int) -> None:
+    clock, found = Clock(), fronts()
+    sweep = Sweep(found, clock)
+    cheap = opened(found[0], clock, 10, count)
+    began = clock.now
+    for turn in range(1, 4):
+        for step in range(1, steps + 1):
+            before = sum(each.seen for each in cheap)
+            pause = sweep.step()
+            assert sum(each.seen for each in cheap) - before in (count // steps, -(-count // steps))
+            assert clock.now + pause * 1e9 == pytest.approx(began + (turn - 1 + step / steps) * ROUND * 1e9, rel=1e-6)
+            clock.now += int(pause * 1e9)
+        assert {each.seen for each in cheap} <= {turn}
+
+
+def test_a_server_that_ends_looks_at_its_connections_in_shorter_rounds() -> None:
     clock, found = Clock(), fronts()
     sweep = Sweep(found, clock)
     cheap = opened(found[0], clock, 10, 1000)
-    for turn in range(1, 4):
-        assert ROUND - 0.001 < sweep.step() <= ROUND
-        assert {each.seen for each in cheap} == {turn}
-        clock.now += int(ROUND * 1e9)
+    sweep.round = HASTE
+    began = clock.now
+    for _ in range(20):
+        clock.now += int(sweep.step() * 1e9)
+    assert {each.seen for each in cheap} == {1}
+    assert clock.now - began == pytest.approx(max(HASTE, 20 * PAUSE) * 1e9, rel=0.01)
 
 
 def test_what_closed_since_the_round_began_is_left_alone() -> None:

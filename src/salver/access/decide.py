@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from salver.access import quota
-from salver.access.keys import USUAL_SCOPES, Key, slots
+from salver.access.keys import ADMIN_SCOPES, USUAL_SCOPES, Key, slots
 from salver.access.principal import ANYONE, Meter, Principal
 from salver.access.terms import Grants, Terms
 from salver.access.tokens import LONGEST, Verifier
@@ -57,7 +57,7 @@ class Access:
             return ANYONE
         if not self._known:
             return error("not-ready", "this server does not know its callers yet", hint="try again")
-        found = self._who(credential, now) if credential or not names else self._by_certificate(names)
+        found = self._who(credential, now) if credential or not names else self._by_certificate(names, scope)
         if isinstance(found, SalverError):
             return found
         if found.expires <= now:
@@ -121,14 +121,15 @@ class Access:
                 self._tokens.popitem(last=False)
         return found
 
-    def _by_certificate(self, names: Sequence[str]) -> Principal | SalverError:
+    def _by_certificate(self, names: Sequence[str], scope: str) -> Principal | SalverError:
         allowed = self._terms.client_names
         for name in names:
             if name in allowed:
                 return Principal(f"certificate:{name}", frozenset(allowed[name]))
         if allowed or self._terms.keys or self._terms.tokens:
             return error("unauthenticated", "the client certificate's name is not known here", hint="send a key")
-        return Principal(f"certificate:{names[0]}", frozenset(USUAL_SCOPES))
+        of_listener = ADMIN_SCOPES if scope in ADMIN_SCOPES else USUAL_SCOPES  # each listener has its own authority
+        return Principal(f"certificate:{names[0]}", frozenset(of_listener))
 
 
 def hidden(model: str, principal: Principal) -> SalverError:

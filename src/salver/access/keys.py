@@ -17,6 +17,8 @@ from salver.errors import error
 
 SCOPES = ("predict", "metadata", "health", "docs", "metrics", "status", "admin")
 USUAL_SCOPES = ("predict", "metadata")
+ADMIN_SCOPES = ("metrics", "status")
+"""What opens the pages of the admin port; `admin` holds both."""
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$"
 PREFIX = "slv_"
 SECRET_BYTES = 32

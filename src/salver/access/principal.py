@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from salver.access.keys import ADMIN_SCOPES
 from salver.access.quota import Limit
 
 
@@ -39,7 +40,7 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         """Whether it has a scope; `admin` holds those of the admin port."""
-        return scope in self.scopes or (scope in ("metrics", "status") and "admin" in self.scopes)
+        return scope in self.scopes or (scope in ADMIN_SCOPES and "admin" in self.scopes)
 
 
 ANYONE = Principal("anyone", frozenset())

@@ -44,7 +44,8 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     """What stays as it is while a server runs. `keys` is the path of the keys file, empty for none.
 
     `open` are scopes that need no credential. `client_names` says what the bearer of a certificate may do, by its
-    name; without them a certificate lets its bearer predict and read metadata, if nothing else is asked for.
+    name; without them, and where nothing else is asked for, a certificate lets its bearer do what its listener is for:
+    predict and read metadata, or read the pages of the admin port.
     `hosts` are names that requests may be addressed to besides addresses and localhost, None for any.
     """
 
@@ -68,7 +69,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
         return frozenset(SCOPES).difference(self.open) if self.keys or self.tokens else frozenset()
 
     def of_admin(self) -> Terms:
-        """The same terms for the admin port, which has its own certificate, and no callers in browsers."""
+        """The same terms for the admin port, which has its own certificates, and no callers in browsers."""
         return msgspec.structs.replace(self, tls=self.admin_tls, cors=())
 
 
@@ -103,10 +104,10 @@ def check_terms(terms: Terms) -> None:
     for name, tls in (("tls", terms.tls), ("admin_tls", terms.admin_tls)):
         if bool(tls.cert) != bool(tls.key):
             problems.append(f"{name}_cert and {name}_key belong together")
-    if terms.tls.client_ca and not terms.tls.cert:
-        problems.append("tls_client_ca needs tls_cert and tls_key")
-    if terms.client_names and not terms.tls.client_ca:
-        problems.append("tls_client_names needs tls_client_ca")
+        if tls.client_ca and not tls.cert:
+            problems.append(f"{name}_client_ca needs {name}_cert and {name}_key")
+    if terms.client_names and not (terms.tls.client_ca or terms.admin_tls.client_ca):
+        problems.append("tls_client_names needs tls_client_ca or admin_tls_client_ca")
     for name, scopes in terms.client_names.items():
         problems += [f"tls_client_names: {name} has unknown scope {s!r}" for s in scopes if s not in SCOPES]
     if terms.tokens is not None:

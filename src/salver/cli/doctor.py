@@ -60,23 +60,23 @@ def doctor(
 
 
 def _show_limits(loaded: Loaded, *, as_json: bool) -> None:
-    """Every limit: its value, what it is of, and where it was set; those of bodies can't be."""
+    """Every limit: its value, what it is of, and where it was set."""
     from msgspec.structs import asdict
 
     from salver.cli.terminal import print_json, print_table
-    from salver.limits import BODY
-    from salver.settings import describe, sentences
+    from salver.limits import JSON_DEPTH
+    from salver.settings import describe
 
     own = asdict(loaded.settings.limits)
     if as_json:
-        print_json(own | asdict(BODY))
+        print_json({**own, "json_depth": JSON_DEPTH})
         return
     rows = [
         (f"limits.{name}", f"{value:,}", describe(f"limits.{name}"), loaded.origins.get(f"limits.{name}", "default"))
         for name, value in own.items()
     ]
-    fixed = [(name, f"{value:,}", sentences(type(BODY))[name], "fixed") for name, value in asdict(BODY).items()]
-    print_table(("LIMIT", "VALUE", "OF WHAT", "FROM"), [*rows, *fixed])
+    depth = ("json_depth", str(JSON_DEPTH), "Levels of nested JSON that are read.", "fixed")
+    print_table(("LIMIT", "VALUE", "OF WHAT", "FROM"), [*rows, depth])
 
 
 def _print(check: Check) -> None:

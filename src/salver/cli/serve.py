@@ -16,8 +16,9 @@ from salver.settings import ServeSettings, describe, kind_of
 
 FLAGS = (
     "host", "port", "dialect", "grpc_port", "admin_host", "admin_port", "gateways", "workers", "keys", "tls_cert",
-    "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key", "cors_origins", "allowed_hosts", "insecure",
-    "drain_delay", "drain_timeout", "any_environment", "json_logs", "access_log", "traces", "trace_sample",
+    "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key", "admin_tls_client_ca", "cors_origins",
+    "allowed_hosts", "insecure", "drain_delay", "drain_timeout", "any_environment", "json_logs", "access_log", "traces",
+    "trace_sample",
 )  # fmt: skip
 """The settings of a server that are options too; the others stand in salver.toml or the environment."""
 

@@ -201,12 +201,12 @@ class Dispatcher:
             self._by_slot[send.slot.name].send(send.calls, alone=send.alone)
 
     def _sweep(self) -> None:
-        self._sweeping = None
-        for call, slot in self.batcher.expire(time.monotonic_ns()):
-            self._tell(call, slot)
-            self._taker.failed(call, "deadline-exceeded")
-        if self.open_requests:
-            self._sweeping = self._loop.call_later(SWEEP, self._sweep)
+        try:
+            for call, slot in self.batcher.expire(time.monotonic_ns()):
+                self._tell(call, slot)
+                self._taker.failed(call, "deadline-exceeded")  # what comes next may be submitted in this call
+        finally:
+            self._sweeping = self._loop.call_later(SWEEP, self._sweep) if self.open_requests else None
 
     def _tell(self, call: Call, slot: Slot | None) -> None:
         """Tell the worker that has a request that nobody waits for it any more."""

@@ -159,6 +159,18 @@ class Lanes(Generic[Item]):
                 before += min(lane.cost, max(0, end - lane.tag))
         return before / total if total else 0.0
 
+    def behind(self, item: Item, enough: int) -> int:
+        """The bytes of what would be served after it, of which no more than `enough` need to be counted."""
+        end, size = self._start(item) + cost(item), 0
+        for lane in self._lanes.values():
+            at = lane.end
+            for other in reversed(lane.items):
+                if size >= enough or (-lane.priority, at) <= (-item.priority, end):
+                    break
+                at -= cost(other)
+                size += len(other.body)
+        return size
+
     def last(self, item: Item) -> tuple[Item, bool]:
         """What would be served last, `item` among it; and whether its caller has asked beyond their share."""
         start = self._start(item)

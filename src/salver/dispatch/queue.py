@@ -132,14 +132,24 @@ class Queue:
         return self._make_room(call, lanes, len(call.body) if late else 0)
 
     def _make_room(self, call: Call, lanes: Lanes[Call], least: int) -> list[Failure]:
-        """End what would be served last, at least so many bytes, until this one fits or is the last itself."""
+        """End what would be served last, at least so many bytes as far as it comes after this one, until this one fits.
+
+        Nothing ends for one that would not get in even so.
+        """
         failures: list[Failure] = []
         left = self.bytes - least
+        spare = self._limits.queue_bytes - len(call.body)
+        needed = max(least, self.bytes - spare)
+        if spare < 0 or (lanes.ahead(call) and lanes.behind(call, needed) < needed):
+            self._merge()
+            return [Failure(call, "overloaded")]
         while not failures or self.bytes > left or not self._fits(call):
             other, beyond = lanes.last(call)
             if not beyond and self._fits(call):
                 break
             if other is call:
+                if failures and self._fits(call):
+                    break
                 self._merge()
                 return [*failures, Failure(call, "overloaded")]
             self._drop(other, lanes)

@@ -34,9 +34,9 @@ from salver.gateway.guard import guard_of
 from salver.gateway.http2 import Connection as Http2
 from salver.gateway.listener import Listener
 from salver.gateway.pages import Pages
-from salver.gateway.paths import ADMIN, PUBLIC
+from salver.gateway.paths import ADMIN, public_paths
 from salver.gateway.serving import Serving
-from salver.gateway.sweep import Sweep
+from salver.gateway.sweep import HASTE, Sweep
 from salver.gateway.table import Hello
 from salver.gateway.watch import Wanted, watch_of
 from salver.limits import Limits
@@ -65,15 +65,19 @@ class Gateway:
         self._serving = Serving(loop, limits, block, self._effective)
         self._control = Control(options.control, Hello(options.index, os.getpid()), self._serving.apply, self._take)
         terms = read_terms(options.access)
-        pages = Pages(self._serving, blocks, options.dialect, terms.keyed)
+        pages = Pages(self._serving, blocks, options.dialect, terms.keyed, limits)
         usage = Usage(options.usage[0], options.usage[1], options.index) if options.usage else None
-        self._access = Access(terms, usage) if terms.authenticates else None
-        public, admin = (Front(self._serving, limits, block, paths, pages.answer) for paths in (PUBLIC, ADMIN))
-        public.guard = guard_of(terms, self._access)
-        admin.guard = guard_of(terms.of_admin(), self._access)
-        public.access = admin.access = self._access
-        public.callers = admin.callers = Callers(limits.key_connections) if self._access is not None else None
-        public.certificates = bool(terms.tls.client_ca)
+        guarded = terms.authenticates or terms.of_admin().authenticates
+        self._access = Access(terms, usage) if guarded else None
+        served = (public_paths(options.dialect), ADMIN)
+        public, admin = (Front(self._serving, limits, block, paths, pages.answer) for paths in served)
+        admin.access = self._access
+        public.access = self._access if terms.authenticates else None
+        for front, own in ((public, terms), (admin, terms.of_admin())):
+            front.guard = guard_of(own, front.access)
+            front.certificates = bool(own.tls.client_ca)
+        callers = Callers(limits.key_connections)
+        public.callers, admin.callers = (callers if front.access is not None else None for front in (public, admin))
         self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block)
         public.watch = admin.watch = self._watch
         self._fronts = (public, admin)
@@ -87,6 +91,7 @@ class Gateway:
         ]
         self._late: Listener | None = None
         self._live_since = 0.0
+        self._told = False  # that the late port can't be opened
         if options.grpc_fd >= 0:
             service = service_of(public)
             self._late = Listener(
@@ -100,7 +105,7 @@ class Gateway:
         """Serve until told to stop, then drain."""
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._signalled, signum)
-        control = self._loop.create_task(self._control.run())
+        control = self._control.begin()
         for listener in self._listeners:
             await listener.open()
         self._step()
@@ -148,9 +153,14 @@ class Gateway:
     async def _open(self, listener: Listener) -> None:
         try:
             await listener.open()
-            self._serving.opened = True
         except (OSError, SalverError) as problem:
-            _say(f"the gRPC port can't be opened: {problem}")
+            if not self._told:
+                _say(f"the gRPC port can't be opened, and is tried again until it can: {problem}")
+            self._told = True
+            self._listeners.remove(listener)
+            self._late = listener
+        else:
+            self._serving.opened = True
 
     def _signalled(self, signum: int) -> None:
         """SIGTERM grants load balancers the drain delay, however often it comes; SIGINT ends it."""
@@ -160,7 +170,7 @@ class Gateway:
         self._stop.set()
 
     def _step(self) -> None:
-        self._loop.call_later(self._sweep.step(), self._step)
+        self._timer = self._loop.call_later(self._sweep.step(), self._step)
         HEAP.give_back()
 
     def _look_at_certificates(self) -> None:
@@ -183,11 +193,10 @@ class Gateway:
         await asyncio.gather(*(listener.close(CLOSE_TIME) for listener in self._listeners))
         for front in self._fronts:
             front.ending = True
-        while self._loop.time() < ends:
-            for front in self._fronts:
-                front.sweep(time.monotonic_ns())
-            if not any(front.connections for front in self._fronts):
-                return
+        self._sweep.round = HASTE
+        self._timer.cancel()
+        self._step()
+        while any(front.connections for front in self._fronts) and self._loop.time() < ends:
             await asyncio.sleep(0.02)
 
 

@@ -25,6 +25,10 @@ class Callers:
     def __getitem__(self, name: str) -> int:
         return self._open[name]
 
+    def __contains__(self, connection: object) -> bool:
+        """Whether a connection is somebody's."""
+        return connection in self._who
+
     def hold(self, connection: object, who: Principal) -> SalverError | None:
         """Count a connection for a caller; the refusal of one that would be too many, which is to be closed."""
         name = who.name

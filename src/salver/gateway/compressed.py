@@ -18,8 +18,9 @@ else:
 PIECE = 1 << 20
 FREE = 1 << 20
 """Bytes that may come out before the ratio counts: a small body of one repeated value is no bomb."""
-ENCODINGS = (b"gzip", b"zstd")
-_GZIP = 16 + zlib.MAX_WBITS
+ENCODINGS = (b"gzip", b"zstd", b"deflate")
+_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+"""Of zlib: how each of its formats is told; deflate is that of RFC 1950, as HTTP has it."""
 _WINDOW = {int(zstd.DecompressionParameter.window_log_max): 23}  # 8 MiB, which RFC 8878 asks of every decoder
 
 
@@ -30,7 +31,8 @@ class Decompressor:
 
     def __init__(self, encoding: bytes, ratio: int) -> None:
         self._name = encoding.decode()
-        self._inner: Any = zlib.decompressobj(_GZIP) if encoding == b"gzip" else zstd.ZstdDecompressor(options=_WINDOW)
+        bits = _BITS.get(encoding)
+        self._inner: Any = zlib.decompressobj(bits) if bits else zstd.ZstdDecompressor(options=_WINDOW)
         self._ratio = ratio
         self._came = 0
         self._gave = 0
@@ -47,7 +49,7 @@ class Decompressor:
                 piece = inner.decompress(data, PIECE)
             except (zlib.error, zstd.ZstdError):
                 raise error("bad-request", f"the body is not what content-encoding {self._name} says") from None
-            data = inner.unused_data or (inner.unconsumed_tail if self._name == "gzip" else b"")
+            data = inner.unused_data or (inner.unconsumed_tail if self._name != "zstd" else b"")
             more = len(piece) == PIECE
             self._gave += len(piece)
             if self._gave > FREE and self._gave > self._came * self._ratio:

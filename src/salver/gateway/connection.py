@@ -302,12 +302,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(answer)
         if self._front.watch is not None:
             self._exchange.unread(self._reading, problem.code, answer)
-        if not self._transport.can_write_eof():  # TLS
-            self._transport.close()
-            return
-        self._transport.write_eof()
         self._phase = LINGER
         self._since = time.monotonic_ns()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:  # TLS
+            self._transport.close()
 
     def check_time(self, now: int) -> None:
         """Cut the connection off where it is past a deadline."""
@@ -326,7 +326,7 @@ class Connection(asyncio.Protocol):
         elif self._phase == BODY and (age > limits.body_time or self._reading.received < limits.body_due(age)):
             message = f"no whole body within {limits.body_time:g} s, or it came too slowly"
             self._malformed(over("slow-body", "slow-request", message))
-        elif self._phase == IDLE and (age > limits.keep_alive or self._is_over(age)) and not unread(self._transport):
+        elif self._phase == IDLE and (age > limits.keep_alive or self._is_over(age)) and not self._goes_on():
             self._leave(age)
 
     def _leave(self, age: float) -> None:
@@ -336,6 +336,10 @@ class Connection(asyncio.Protocol):
             drop(self._transport)
         else:
             self._transport.close()
+
+    def _goes_on(self) -> bool:
+        """Whether the next request has come, but was not read yet."""
+        return not self._transport.is_closing() and unread(self._transport) > 0
 
     def _is_over(self, age: float) -> bool:
         """Whether an idle connection ends with the server; one that has just begun gets time for its first request."""

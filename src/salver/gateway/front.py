@@ -46,7 +46,7 @@ class Front:
         paths: Paths,
         pages: Callable[[Target, Front, Request], bytes],
     ) -> None:
-        check_scopes(paths)
+        check_scopes((path.pattern.pattern, path.scope) for path in paths)
         self.serving = serving
         self.limits = limits
         self.paths = paths
@@ -158,8 +158,3 @@ class Front:
     def bound(self, limit: str) -> None:
         """Count a request or connection that ran into a limit, one of `metrics.LIMITS`."""
         self.cells[metrics.GATEWAY_AT["salver_limit_hits"] + metrics.LIMITS.index(limit)] += 1.0
-
-    def sweep(self, now: int) -> None:
-        """Cut off every connection that is past one of its deadlines; `now` is in monotonic nanoseconds."""
-        for connection in list(self.connections):
-            connection.check_time(now)

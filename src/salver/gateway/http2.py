@@ -3,7 +3,8 @@
     bytes ─▶ Cutter ─▶ frames ─▶ Service.opened ─▶ Stream.received ··· Sender.answer ─▶ bytes
 
 Rule 1: whatever the peer does wrong ends its stream or its connection with the code for it, and never more.
-Rule 2: what a connection may hold is bounded: the windows of its streams, and `RESERVED` bytes of large messages.
+Rule 2: what a connection may hold is bounded: the windows of its streams, and `limits.large_messages` bytes of
+messages that are larger than those.
 Rule 3: frames that cost us more than the peer are counted; too many of them end the connection.
 """
 
@@ -11,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
 from salver.gateway import http2_frames as h2
 from salver.gateway.answers import page
 from salver.gateway.front import Front
-from salver.gateway.http2_control import Control
+from salver.gateway.http2_control import ControlFrames
 from salver.gateway.http2_frames import Broken, BrokenStream, Cutter
 from salver.gateway.http2_headers import Blocks, Headers
 from salver.gateway.http2_sender import BEGIN, Stream
@@ -50,7 +50,7 @@ class Service(Protocol):
         ...
 
 
-class Connection(Control, asyncio.Protocol):
+class Connection(ControlFrames, asyncio.Protocol):
     """One client connection."""
 
     def __init__(self, front: Front, service: Service) -> None:
@@ -68,7 +68,6 @@ class Connection(Control, asyncio.Protocol):
         self._room = front.limits.connection_window
         self._taken = 0
         self._reserved = 0
-        self._thirsty: deque[Stream] = deque()
         self._since = self._now
         self._stalled = 0
         self._paused = False
@@ -279,39 +278,38 @@ class Connection(Control, asyncio.Protocol):
         self.send(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, self._shrunk() + BEGIN + trailer))
 
     def grant(self, stream: Stream) -> None:
-        """Let a stream send what it needs; of large messages only so many come at once, the others wait for room."""
-        missing = stream.missing()
+        """Let a stream send what it needs; of large messages only so many come at once, the others wait in order."""
+        missing = -1 if stream.ended or stream.trailer is not None else stream.missing()
         if missing < 0:
+            self._thirsty.pop(stream.number, None)
             return
         limits = self._limits
-        wanted = limits.stream_window
-        if missing > wanted and not stream.reserved:
-            if self._reserved and self._reserved + missing > limits.large_messages:
-                if stream not in self._thirsty:
-                    self._thirsty.append(stream)
+        if missing > limits.stream_window and not stream.reserved:
+            first = next(iter(self._thirsty), stream.number)
+            if self._reserved and (first != stream.number or self._reserved + missing > limits.large_messages):
+                if stream.number not in self._thirsty:
+                    self._thirsty[stream.number] = stream
                     self._front.bound("large-messages")
                 return
             stream.reserved = missing
             self._reserved += missing
-        elif not missing and stream.reserved:
-            self.release(stream)
-        wanted = max(wanted, missing)
+        self._thirsty.pop(stream.number, None)
+        wanted = max(limits.stream_window, missing)
         more = wanted - stream.room
         if more >= limits.stream_window >> 1:
             stream.room = wanted
             self.send(h2.window_update(stream.number, more))
 
     def release(self, stream: Stream) -> None:
-        """A stream holds no large message any more, or was the last one."""
+        """A stream has no large message on its way any more, or was the last one."""
         self._reserved -= stream.reserved
         stream.reserved = 0
         while self._thirsty and self._reserved < self._limits.large_messages:
-            waiting = self._thirsty.popleft()
-            if waiting.number in self.streams:
-                waiting.since = self._now
-                self.grant(waiting)
-                if not waiting.reserved:
-                    break
+            waiting = next(iter(self._thirsty.values()))
+            waiting.since = self._now
+            self.grant(waiting)
+            if waiting.number in self._thirsty:
+                break
         if self.streams:
             return
         if self._leaving == 0:
@@ -349,7 +347,7 @@ class Connection(Control, asyncio.Protocol):
             self._check_streams(now)
 
     def _check_streams(self, now: int) -> None:
-        for stream in self._thirsty:
+        for stream in self._thirsty.values():
             stream.since = now
         for stream in list(self.streams.values()):
             try:

@@ -34,7 +34,7 @@ class Meter:
         return self._count > self._most
 
 
-class Control(Sender):
+class ControlFrames(Sender):
     """Acts on every frame but DATA and those of headers."""
 
     def __init__(self, limits: Limits) -> None:
@@ -90,7 +90,7 @@ class Control(Sender):
             if name == h2.TABLE_SIZE and value < 4096:
                 self._shrink = True
             elif name == h2.FRAME_SIZE:
-                self._largest = min(value, 1 << 18)
+                self._largest = min(value, MOST_FRAME)
             elif name == h2.WINDOW:
                 more, self._first_window = value - self._first_window, value
                 for stream in list(self.streams.values()):
@@ -193,12 +193,12 @@ class Control(Sender):
         """The last stream of a connection that leaves has ended."""
 
 
-_ACTS: dict[int, Callable[[Control, int, int, bytes], None]] = {
-    h2.PRIORITY: Control._priority,
-    h2.RST_STREAM: Control._rst_stream,
-    h2.SETTINGS: Control._settings,
-    h2.PUSH_PROMISE: Control._push_promise,
-    h2.PING: Control._ping,
-    h2.GOAWAY: Control._goaway,
-    h2.WINDOW_UPDATE: Control._window_update,
+_ACTS: dict[int, Callable[[ControlFrames, int, int, bytes], None]] = {
+    h2.PRIORITY: ControlFrames._priority,
+    h2.RST_STREAM: ControlFrames._rst_stream,
+    h2.SETTINGS: ControlFrames._settings,
+    h2.PUSH_PROMISE: ControlFrames._push_promise,
+    h2.PING: ControlFrames._ping,
+    h2.GOAWAY: ControlFrames._goaway,
+    h2.WINDOW_UPDATE: ControlFrames._window_update,
 }

@@ -34,7 +34,8 @@ class Stream:
     """One stream: what was sent and received on it, as far as flow control needs to know, and what is still to send.
 
     `room` is what the peer may still send, `window` what we may; `ended` says that the peer has said all. `since` is
-    when its first byte came, or that of its open message; `stalled` when its answer ran out of window, 0 for never.
+    when its first byte came, or that of its open message; `stalled` when the message that is sent next first ran out of
+    window, 0 for never; `reserved` how many bytes of room are kept for the large message that is on its way.
     A subclass knows what it is for.
     """
 
@@ -95,6 +96,7 @@ class Sender:
         self._first_window = FIRST_WINDOW
         self._largest = LARGEST
         self._blocked: dict[int, Stream] = {}
+        self._thirsty: dict[int, Stream] = {}  # those that wait to send a large message, the first to get room first
         self._forgotten: dict[int, None] = {}  # the streams that we ended before the peer did
         self.streams: dict[int, Stream] = {}
         self.owed = 0  # bytes of answers that wait for the peer's windows
@@ -186,10 +188,10 @@ class Sender:
             self.send(part[:size])
             self._window -= size
             stream.window -= size
-            stream.stalled = 0
             self.owed -= size
             if size == len(part):
                 waiting.popleft()
+                stream.stalled = 0
             else:
                 waiting[0] = part[size:]
         self._blocked.pop(stream.number, None)
@@ -222,7 +224,8 @@ class Sender:
             self.owed -= sum(map(len, stream.pending))
             stream.pending.clear()
             self._blocked.pop(stream.number, None)
-        if stream.reserved or not self.streams:
+        self._thirsty.pop(stream.number, None)
+        if stream.reserved or self._thirsty or not self.streams:
             self.release(stream)
 
     def release(self, stream: Stream) -> None:

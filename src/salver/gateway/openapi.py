@@ -41,11 +41,15 @@ ROW_ERROR = {
 STATUSES = {
     "400": "The body can't be read.",
     "404": "No such model, or the release is not loaded.",
-    "413": "The body or its number of rows is over a limit.",
     "406": "The answer can't have the type that Accept asks for.",
+    "408": "The head or the body took too long to come.",
+    "413": "The body, or what it holds, is over a limit.",
+    "414": "The path and query are over a limit.",
     "415": "The body has a type that is not read, or it is not UTF-8.",
     "422": "The row does not fit the signature.",
+    "431": "The headers are over a limit.",
     "500": "The model failed for this row.",
+    "501": "The release does not bring what this needs: Arrow needs pyarrow.",
     "503": "Too many requests wait, or the model is not ready: try again after Retry-After.",
     "504": "No answer was ready before the deadline.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
@@ -18,8 +19,10 @@ from salver.gateway.front import Front
 from salver.gateway.paths import Target
 from salver.gateway.request import Request
 from salver.gateway.serving import Entry, Serving
+from salver.limits import Limits
 from salver.protocols import v1_metadata
 from salver.protocols.v2.metadata import model_config, model_metadata, repository_index, server_metadata
+from salver.signature import Field, Tensor
 
 JSON = "application/json"
 ASSETS = {
@@ -28,8 +31,10 @@ ASSETS = {
     "favicon-32x32.png": "image/png",
 }
 MOST_KEPT = 64
-TRANSFORMS = {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
-"""What SageMaker's batch transform uses where a job does not say."""
+TRANSFORMED = 100 << 20
+"""Bytes that SageMaker's batch transform may have under way at once."""
+VALUE = 8
+"""Bytes of a value, about, in the text of a row."""
 DOCS = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Salver API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -44,11 +49,17 @@ class Pages:
     """Answers pages from what the gateway serves now."""
 
     def __init__(
-        self, serving: Serving, blocks: Sequence[metrics.Block], dialect: str = "", keyed: Collection[str] = ()
+        self,
+        serving: Serving,
+        blocks: Sequence[metrics.Block],
+        dialect: str = "",
+        keyed: Collection[str] = (),
+        limits: Limits | None = None,
     ) -> None:
         self._dialect = dialect
         self._keyed = keyed  # the scopes for which callers need a token
         self._serving = serving
+        self._limits = limits or Limits()
         self._blocks = blocks
         self._assets = _asset_folder()
         self._pages: dict[tuple[object, bool, bool], bytes] = {}
@@ -70,7 +81,7 @@ class Pages:
             "ping": self._ping,
             "mlflow-health": self._mlflow,
             "mlflow-version": self._mlflow,
-            "execution-parameters": lambda _: _json(200, TRANSFORMS),
+            "execution-parameters": self._transforms,
             "openapi": self._openapi,
             "docs": lambda _: (200, DOCS, "text/html; charset=utf-8"),
             "asset": self._asset,
@@ -134,12 +145,14 @@ class Pages:
     def _ready(self, target: Target) -> tuple[int, bytes, str]:
         ready = self._serving.ready
         routed = filter(target.shows, self._serving.table.routed)
-        waiting = [name for name in routed if not self._serving.model_ready(name)]
+        waiting = sorted(name for name in routed if not self._serving.model_ready(name))
+        if not self._serving.opened:
+            waiting.append("the gRPC port")
         body: dict[str, Any] = {"ready": ready}
         if self._serving.draining:
             body["draining"] = True
         if waiting:
-            body["waiting_for"] = sorted(waiting)
+            body["waiting_for"] = waiting
         return _json(200 if ready else 503, body)
 
     def _v2_model(self, target: Target) -> tuple[int, bytes, str]:
@@ -201,6 +214,17 @@ class Pages:
             return (200 if self._serving.ready else 404), b"\n", JSON
         return (200 if self._serving.ready else 503), b"", "text/plain; charset=utf-8"
 
+    def _transforms(self, target: Target) -> tuple[int, bytes, str]:
+        """What a batch transform is to use where its job does not say: one request per worker, and bodies that hold
+        no more rows than a request may."""
+        del target
+        limits, live = self._limits, [entry.loaded for entry in self._serving.live.values()]
+        workers = max((len(loaded.workers) for loaded in live), default=1) or 1
+        row = VALUE * max((sum(map(_values, loaded.signature.inputs)) for loaded in live), default=1)
+        payload = min(limits.body, limits.rows * row, TRANSFORMED // workers) >> 20
+        facts = {"MaxConcurrentTransforms": workers, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": max(1, payload)}
+        return _json(200, facts)
+
     def _mlflow(self, target: Target) -> tuple[int, bytes, str]:
         if self._dialect != "mlflow":
             return _problem(error("no-such-path", "that path is MLflow's", hint="serve with --dialect mlflow"), target)
@@ -247,12 +271,17 @@ class Pages:
             {
                 "pid": os.getpid(),
                 "table": serving.table.version,
-                "live": serving.table.live,
+                "live": {name: entry.loaded.number for name, entry in serving.live.items()},
                 "ready": serving.ready,
                 "draining": serving.draining,
                 "releases": releases,
             },
         )
+
+
+def _values(field: Field) -> int:
+    """How many values of an input a row holds, one along a free dimension."""
+    return math.prod(map(abs, field.row_shape)) if isinstance(field, Tensor) else 1
 
 
 class _IndexAsked(msgspec.Struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -38,13 +39,17 @@ class Target(NamedTuple):
 
 
 class Path(NamedTuple):
-    """One pattern of paths, its method, what it asks for, and the scope that a caller needs for it."""
+    """One pattern of paths, its method, what it asks for, and the scope that a caller needs for it.
+
+    `dialect` is told to the protocol, '' for its own.
+    """
 
     pattern: re.Pattern[str]
     method: str
     kind: str
     scope: str
     protocol: str
+    dialect: str = ""
 
 
 Paths = tuple[Path, ...]
@@ -89,6 +94,8 @@ PUBLIC = (
     _path(r"/docs/(?P<model>[A-Za-z0-9._-]+)", "GET", "asset", "docs"),
     _path(r"/", "GET", "home", "docs"),
 )
+_READ_BY_DIALECT = {"v1": "tfserving"}
+"""The protocols whose bodies mean something else in a dialect, and which."""
 _ENDPOINTS = {"v2": "v2", "v1": "v1", "invocations": "invocations", "predictions": "torchserve"}
 ADMIN = (
     _path(r"/metrics", "GET", "metrics", "metrics"),
@@ -98,11 +105,19 @@ ADMIN = (
 )
 
 
-def check_scopes(paths: Paths) -> None:
-    """Raise ValueError for a path whose scope is none: such a table is not served."""
-    for path in paths:
-        if path.scope not in SCOPES:
-            raise ValueError(f"{path.pattern.pattern} has no scope that exists: {path.scope!r}")
+def public_paths(dialect: str) -> Paths:
+    """The paths of the public port, for a server that speaks this dialect where peers differ."""
+    return tuple(
+        path._replace(dialect=dialect) if dialect and _READ_BY_DIALECT.get(path.protocol) == dialect else path
+        for path in PUBLIC
+    )
+
+
+def check_scopes(scopes: Iterable[tuple[str, str]]) -> None:
+    """Raise ValueError for a path whose scope is none, of paths and their scopes: such a table is not served."""
+    for path, scope in scopes:
+        if scope not in SCOPES:
+            raise ValueError(f"{path} has no scope that exists: {scope!r}")
 
 
 _ABSOLUTE = re.compile(r"https?://[^/?#]*(?=/)", re.IGNORECASE)
@@ -124,10 +139,12 @@ def resolve(method: str, url: str, paths: Paths) -> Target | SalverError:
             continue
         found = match.groupdict()
         number = found.get("number")
-        options = {name: value for name, value in parse_qsl(query) if name in OPTIONS} or None
+        options = {name: value for name, value in parse_qsl(query) if name in OPTIONS}
+        if candidate.dialect:
+            options["dialect"] = candidate.dialect
         return Target(
             candidate.kind,
-            Form(candidate.protocol, options if candidate.kind == PREDICT else None),
+            Form(candidate.protocol, (options or None) if candidate.kind == PREDICT else None),
             found.get("model") or "",
             int(number) if number is not None else None,
             method == "HEAD",

@@ -232,7 +232,7 @@ def _read_encoding(request: Request, value: bytes) -> None:
         raise error(
             "unsupported-media-type",
             f"content-encoding {value.decode('latin-1')[:100]!r} is not accepted here",
-            hint="compress once, with gzip or zstd, or not at all",
+            hint="compress once, with gzip, zstd or deflate, or not at all",
         )
     request.decompressor = Decompressor(encoding, request.limits.compression_ratio)
 

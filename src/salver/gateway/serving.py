@@ -20,10 +20,12 @@ from salver.gateway.table import Loaded, Table
 from salver.limits import Limits
 
 MAX_FRAME_REQUESTS = 256
+PATIENCE = 5.0
+"""Seconds that the first release of a model may take to answer before the others are called effective without it."""
 CLOSED = 1.0
 """Seconds after which a release that left has no connection any more: its cycles are then freed, 0.1 MB each."""
 NANOSECONDS, FINE = ([round(bound * 1e9) for bound in bounds] for bounds in (metrics.SECONDS, metrics.FINE))
-OF_WORKERS = {"too-many-rows": "rows", "too-large": "elements"}
+OF_WORKERS = {"too-many-rows": "rows", "too-large": "elements", "too-many-tensors": "tensors"}
 """The limits that a worker keeps, by the codes of its answers."""
 
 MESSAGES = {
@@ -45,7 +47,7 @@ class Entry:
     model call whose answers are being written, None at any other time.
     """
 
-    __slots__ = ("batch", "dispatcher", "heads", "loaded", "refusals", "tally")
+    __slots__ = ("batch", "dispatcher", "entered", "heads", "loaded", "refusals", "tally")
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Entry:
         on_change: Callable[[], None],
     ) -> None:
         self.loaded = loaded
+        self.entered = loop.time()
         self.heads = Heads(loaded.release, clock)
         self.tally = tally
         self.batch: Answers | None = None
@@ -229,8 +232,7 @@ class Serving:
         self._block = block
         self._clock = Clock()
         self._on_effective = on_effective
-        self._pending: Table | None = None
-        self._effective = 0
+        self._owed = False  # whether the table in force is still to be called effective
         self._slots: dict[str, int] = {}
 
     @property
@@ -283,7 +285,8 @@ class Serving:
 
     def apply(self, table: Table) -> None:
         """Take the newest table: connect to what is new; the swap follows when the new live releases answer."""
-        self._pending = table
+        self.table, self._owed = table, True
+        self.draining = self.draining or table.draining
         for loaded in table.releases:
             key = (loaded.model, loaded.number)
             if key not in self.entries:
@@ -311,21 +314,30 @@ class Serving:
             self._swap()
 
         entry = Entry(self._loop, loaded, limits, tally, self._clock, changed)
+        self._loop.call_later(PATIENCE, self._swap)
         return entry
 
     def _swap(self) -> None:
-        """Point every model at its new live release once each of those has a proven worker."""
-        table = self._pending
-        if table is None:
-            return
-        wanted = {model: self.entries[model, number] for model, number in table.live.items()}
-        if any(entry is not self.live.get(model) and not entry.dispatcher.ready for model, entry in wanted.items()):
-            return
+        """Point each model at its live release once that has a proven worker: the last one answers until then.
+
+        Where there is no last one, nothing is lost by going on without a release whose workers don't come.
+        """
+        table, now = self.table, self._loop.time()
         began = time.perf_counter_ns()
-        self._pending = None
-        self.table = table
-        self.draining = self.draining or table.draining
-        self.live = wanted
+        live, settled = {}, True
+        for model, number in table.live.items():
+            entry, last = self.entries[model, number], self.live.get(model)
+            if entry is last or entry.dispatcher.ready:
+                live[model] = entry
+            elif last is not None:
+                live[model], settled = last, False
+            elif now < entry.entered + PATIENCE:
+                settled = False
+        if live != self.live:
+            self.live = live
+        if not settled or not self._owed:
+            return
+        self._owed = False
         swap_ms = (time.perf_counter_ns() - began) / 1e6
         keep = {(loaded.model, loaded.number) for loaded in table.releases}
         gone = [self.entries.pop(key) for key in list(self.entries) if key not in keep]

@@ -18,7 +18,7 @@ from salver.signature import Signature
 
 
 class Worker(Struct, frozen=True):
-    """One worker's name (`churn@7/0`) and the path of the unix socket it listens on, once it is proven."""
+    """One worker's name (`churn@7/0`) and the path of the unix socket where it is to be found."""
 
     name: str
     address: str

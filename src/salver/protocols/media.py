@@ -22,19 +22,23 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "csv": ("text/csv", "application/csv"),
     "jsonlines": ("application/jsonlines", "application/x-ndjson", "application/x-jsonlines", "application/jsonl"),
     "npy": ("application/x-npy",),
+    "npz": ("application/x-npz",),
+    "libsvm": ("text/libsvm", "text/x-libsvm"),
     "arrow": ("application/vnd.apache.arrow.stream",),
     "events": (EVENT_STREAM,),
 }
 """The media types of each form; the first is the one answers name."""
-ROWS = (OWN, "csv", "jsonlines", "npy", "arrow")
+ROWS = (OWN, "csv", "jsonlines", "npy", "npz", "arrow")
+READ_ONLY = ("libsvm",)
+"""Forms that hold rows of numbers and no answers."""
 ENDPOINTS: Mapping[str, tuple[str, ...]] = {
     "native": ROWS,
-    "invocations": ROWS,
+    "invocations": (*ROWS, *READ_ONLY),
     "torchserve": (OWN,),
     "v1": (OWN,),
     "v2": (OWN,),
 }
-"""The forms that each endpoint reads and writes."""
+"""The forms that each endpoint reads, and writes where they are not for reading only."""
 EVENTS = "events"
 STREAMING = ("native", "invocations")
 """The endpoints that may answer in events as well."""
@@ -59,7 +63,9 @@ def negotiate(endpoint: Form, content_type: str, accept: str, header_length: str
     read = _reads(content_type, name)
     if read not in supported:
         return _unsupported(content_type, [FORMS[form][0] for form in supported])
-    writes = (*supported, EVENTS) if name in STREAMING else supported
+    writes = [form for form in supported if form not in READ_ONLY]
+    if name in STREAMING:
+        writes.append(EVENTS)
     written = preferred(accept, writes)
     if written is None and not (name == "v2" and BINARY in accept.lower()):
         return error(

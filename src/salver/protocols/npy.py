@@ -43,7 +43,10 @@ class NpyReader:
     def read(self, body: bytes, options: Options) -> Table:
         """The rows of one body; raises what is wrong with the array."""
         del options
-        array = read_array(body)
+        return self.rows(read_array(body))
+
+    def rows(self, array: Any) -> Table:
+        """The rows of one array; raises what is wrong with it."""
         if not array.ndim:
             raise error("bad-protocol-body", "the array has no dimension; its first is the row")
         count = len(array)
@@ -87,7 +90,7 @@ class NpyWriter:
     def write(self, outputs: Columns, count: int, endpoint: str) -> bytes:
         """`count` rows of the outputs as one body."""
         del count, endpoint
-        arrays = [_numbers(outputs[field.name]) for field in self._outputs]
+        arrays = [numbers_of(outputs[field.name]) for field in self._outputs]
         file = io.BytesIO()
         whole = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
         np.lib.format.write_array(file, np.ascontiguousarray(whole), allow_pickle=False)
@@ -132,7 +135,7 @@ def _bad(what: str, hint: str = "") -> SalverError:
     return error("bad-protocol-body", f"the body is no .npy array: {what}", hint=hint)
 
 
-def _numbers(array: Any) -> Any:
+def numbers_of(array: Any) -> Any:
     """Objects are bools that may be null: as numbers, with NaN for null."""
     return array.astype(np.float64) if array.dtype == object else array
 

@@ -1,9 +1,10 @@
-"""KServe V1 and TF Serving: `instances` (rows) give `predictions`, `inputs` (columns) give `outputs`.
+"""KServe V1 and TF Serving: rows give `predictions`, columns give `outputs`.
 
-An instance is a row object, a list of the fields' values in order, or the bare value of the only field. One bad row
-fails the request. The tokens NaN, Infinity and -Infinity, which JSON does not have, are read and written as this
-protocol does; null stays null. Text may come as `{"b64": …}`, and outputs named `…_bytes` are sent so. The one
-signature is called `serving_default`.
+`instances` are rows. `inputs` are rows where they are a list, as in KServe, and columns where they are an object; in
+the dialect of TF Serving they are columns always. An instance is a row object, a list of the fields' values in order,
+or the bare value of the only field. One bad row fails the request. The tokens NaN, Infinity and -Infinity, which JSON
+does not have, are read and written as this protocol does; null stays null. Text may come as `{"b64": …}`, and outputs
+named `…_bytes` are sent so. The one signature is called `serving_default`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from salver.protocols.instances import (
     Row,
     fast_decoders,
     instance_values,
+    json_kind,
     needs_python,
     python_values,
 )
@@ -38,6 +40,7 @@ from salver.protocols.rows import UNREADABLE, RowType, decoder, describe, json_t
 from salver.tables import Columns
 
 SIGNATURE_NAMES = (None, "", "serving_default")
+TFSERVING = "tfserving"
 
 _NOT_FAST = (KeyError, *UNREADABLE)
 _FIRST = re.compile(rb'"instances"\s*:\s*\[\s*(.)', re.DOTALL)
@@ -47,6 +50,7 @@ class _Envelope(Struct, gc=False):
     instances: Raw | UnsetType = UNSET
     inputs: Raw | UnsetType = UNSET
     signature_name: str | None = None
+    specversion: Raw | UnsetType = UNSET
 
 
 class V1Codec:
@@ -67,14 +71,14 @@ class V1Codec:
 
     def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""
-        del options
+        columnar = options is not None and options.get("dialect") == TFSERVING
         rows: list[Row] = []
         suspects: list[bytes] = []
         parts: list[Part] = []
         for body in bodies:
             part = Part(len(rows))
             try:
-                part.context, read, exact = self._read(body, part)
+                part.context, read, exact = self._read(body, part, columnar=columnar)
             except SalverError as problem:
                 part.failure = settled(problem)
             else:
@@ -109,10 +113,11 @@ class V1Codec:
         self._expects_extra = found > 0
         return found
 
-    def _read(self, body: bytes, part: Part) -> tuple[Form, list[Row], bool]:
+    def _read(self, body: bytes, part: Part, *, columnar: bool) -> tuple[Form, list[Row], bool]:
         """Which of the two forms a body has, its rows, and whether it has no extra fields for sure.
 
-        Raises what is wrong, with the bad rows in `part.errors`.
+        `columnar` says that inputs are columns even where they are a list. Raises what is wrong, with the bad rows in
+        `part.errors`.
         """
         if len(body) > ENOUGH and has_many_members(body):
             raise error("bad-protocol-body", f"$: more than {MOST_MEMBERS} members")
@@ -129,9 +134,11 @@ class V1Codec:
         instances, inputs = self._open(body)
         if (instances is UNSET) == (inputs is UNSET):
             raise error("bad-protocol-body", "$: expected exactly one of instances and inputs")
-        if inputs is not UNSET:
-            return "outputs", self._reader.columns(inputs), False
-        return "predictions", self._reader.rows(instances, part), False
+        if inputs is UNSET:
+            return "predictions", self._reader.rows(instances, part), False
+        if not columnar and json_kind(inputs) == "array":
+            return "predictions", self._reader.rows(inputs, part, "$.inputs"), False
+        return "outputs", self._reader.columns(inputs), False
 
     def _open(self, body: bytes) -> tuple[Any, Any]:
         """The instances and inputs of a body, unread; as Python values where the body holds tokens that JSON lacks."""
@@ -144,6 +151,8 @@ class V1Codec:
         except UNREADABLE as problem:
             return _of_python(python_values(body, problem))
         _check_name(envelope.signature_name)
+        if envelope.specversion is not UNSET:
+            _check_event(envelope.instances, envelope.inputs)
         return envelope.instances, envelope.inputs
 
 
@@ -173,9 +182,22 @@ def _of_python(value: Any) -> tuple[Any, Any]:
     if not isinstance(value, dict):
         raise error("bad-protocol-body", f"$: expected object, got {json_type(value)}")
     _check_name(value.get("signature_name"))
-    return value.get("instances", UNSET), value.get("inputs", UNSET)
+    found = value.get("instances", UNSET), value.get("inputs", UNSET)
+    if "specversion" in value:
+        _check_event(*found)
+    return found
 
 
 def _check_name(name: Any) -> None:
     if name not in SIGNATURE_NAMES:
         raise error("bad-protocol-body", "$.signature_name: this model has one signature, serving_default")
+
+
+def _check_event(instances: Any, inputs: Any) -> None:
+    """Refuse a structured CloudEvent, whose data is not unwrapped here."""
+    if instances is UNSET and inputs is UNSET:
+        raise error(
+            "unsupported-media-type",
+            "the body is a CloudEvent in structured mode (application/cloudevents+json), which is not read here",
+            hint="send the event's data as the body, with content-type application/json",
+        )

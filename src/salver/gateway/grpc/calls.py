@@ -1,6 +1,7 @@
 """Calls of one message and one answer: predictions, and what is answered at once.
 
-Of a prediction only the model's name and version are read here; the worker reads the rest and writes the answer.
+Of a prediction only the model's name, its version and few parameters are read here; the worker reads the rest and
+writes the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from salver.errors import SalverError, error
 from salver.frames import Answers, Form, Piece, Reply
 from salver.gateway.grpc.heads import Head
 from salver.gateway.grpc.messages import Messages
+from salver.gateway.grpc.requests import NONE, Wishes, read
 from salver.gateway.grpc.service import Service
 from salver.gateway.grpc.trailers import OK, id_of, refused
 from salver.gateway.http2 import Connection
@@ -29,8 +31,6 @@ from salver.protocols import protobuf
 from salver.protocols.refusals import PROBLEM
 
 FORM: Final = Form("v2-grpc")
-_BYTES_OF_NAME: Final = 0x0A
-_BYTES_OF_VERSION: Final = 0x12
 
 
 class Unary(Stream):
@@ -71,11 +71,13 @@ class Unary(Stream):
             if self.whole is not None:
                 raise error("bad-request", "the call has more than one message")
             self.whole = message
+        if self.whole is not None and len(self.messages):
+            raise error("bad-request", "the call has more than one message")
         if not self.ended:
             return
         if self.head.length not in (-1, self.came):
             raise BrokenStream(self.number, PROTOCOL_ERROR)
-        if self.whole is None or len(self.messages):
+        if self.whole is None:
             raise error("bad-request", "the call ends without a whole message")
         if self.reserved:
             self.line.release(self)
@@ -228,16 +230,23 @@ class Infer(Unary):
 class Asked:
     """A prediction that is asked for: the message, when it is due and when it came, in monotonic nanoseconds.
 
-    `seen` is what is told of it, where somebody is told.
+    `wishes` are what its message asks of the gateway, `seen` is what is told of it, where somebody is told.
     """
 
-    __slots__ = ("deadline", "message", "now", "seen")
+    __slots__ = ("deadline", "message", "now", "seen", "wishes")
 
     def __init__(self, message: bytes, deadline: int, now: int) -> None:
         self.message = message
         self.deadline = deadline
         self.now = now
+        self.wishes = NONE
         self.seen: Seen | None = None
+
+    def heed(self, wishes: Wishes) -> None:
+        """Take what the message wishes; it may be due earlier than its call says, never later."""
+        self.wishes = wishes
+        if wishes.timeout:
+            self.deadline = min(self.deadline, self.now + wishes.timeout)
 
 
 def words_of(reply: Reply) -> str:
@@ -260,7 +269,7 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
     """Hand a message to its release's dispatcher, its answer to go to `owner`; raises the error that refuses it."""
     service, message = caller.service, asked.message
     front = service.front
-    model, version = target(message)
+    model, version, wishes = read(message)
     who: Principal | None = None
     if front.access is not None:
         known = service.check(caller.line, caller.head, "predict", model)
@@ -279,6 +288,8 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
         if over is not None:
             entry.tally.refused(over.code)
             raise over
+    if wishes is not NONE:
+        asked.heed(wishes)
     front.requests += 1
     call = Call(front.requests, form, asked.deadline, message, owner, asked.now)
     if who is not None:
@@ -299,23 +310,3 @@ def _count_refusal(service: Service, model: str, problem: SalverError) -> None:
         service.front.count("salver_malformed_requests")
     else:
         entry.tally.refused(problem.code)
-
-
-def target(request: bytes) -> tuple[str, str]:
-    """The model and version that a ModelInferRequest names; they stand first, as every writer of protobuf puts them.
-
-    Raises `bad-protocol-body`. A worker refuses a request that names another version further on.
-    """
-    try:
-        if len(request) > 2 and request[0] == _BYTES_OF_NAME and request[1] < 128:
-            end = 2 + request[1]
-            model = request[2:end].decode()
-            if len(request) <= end + 1 or request[end] != _BYTES_OF_VERSION:
-                return model, ""
-            if request[end + 1] < 128:
-                return model, request[end + 2 : end + 2 + request[end + 1]].decode()
-        found = dict(protobuf.fields(request))
-        model, version = (protobuf.text(found.get(key, memoryview(b""))) for key in (10, 18))
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise error("bad-protocol-body", f"the message can't be read: {problem}") from None
-    return model, version

@@ -23,7 +23,10 @@ INFERENCE = {
         string platform 3
         repeated ModelMetadataResponse.TensorMetadata inputs 4
         repeated ModelMetadataResponse.TensorMetadata outputs 5""",
-    "ModelMetadataResponse.TensorMetadata": "string name 1\nstring datatype 2\nrepeated int64 shape 3",
+    "ModelMetadataResponse.TensorMetadata": """string name 1
+        string datatype 2
+        repeated int64 shape 3
+        map InferParameter parameters 4""",
     "InferParameter": """choice bool bool_param 1
         choice int64 int64_param 2
         choice string string_param 3

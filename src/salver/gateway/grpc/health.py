@@ -20,15 +20,17 @@ SERVING: Final = 1
 NOT_SERVING: Final = 2
 SERVICE_UNKNOWN: Final = 3
 LOOK: Final = 0.1
-"""Seconds between two looks of a Watch."""
+"""Seconds between two looks at what those who watch are to hear."""
 
 
 def methods() -> dict[bytes, Method]:
     """Both methods by their paths; the name of a model is known only to who may read its metadata."""
-    return {
-        f"/{HEALTH}/Check".encode(): Method("health", Check),
-        f"/{HEALTH}/Watch".encode(): Method("health", Watch),
-    }
+    watches = Watches()
+
+    def begin(service: Service, line: Connection, number: int, head: Head) -> HealthWatch:
+        return HealthWatch(service, line, number, head, watches)
+
+    return {f"/{HEALTH}/Check".encode(): Method("health", Check), f"/{HEALTH}/Watch".encode(): Method("health", begin)}
 
 
 def status(service: Service, name: str) -> int:
@@ -86,37 +88,48 @@ class Check(_Asking):
         self.line.answer(self, answer, OK + self.head.echo)
 
 
-class Watch(_Asking):
+class HealthWatch(_Asking):
     """Says how a service is, and again whenever that changes."""
 
-    __slots__ = ("_ends", "_name", "_said")
+    __slots__ = ("_ends", "_found", "_said", "_watches", "name")
 
-    def __init__(self, service: Service, line: Connection, number: int, head: Head) -> None:
+    def __init__(self, service: Service, line: Connection, number: int, head: Head, watches: Watches) -> None:
         super().__init__(service, line, number, head)
+        self._watches = watches
         self._ends = line.now + head.deadline if head.deadline else 0
-        self._name = ""
+        self._found = 0
         self._said = 0
+        self.name = ""
 
     def about(self, name: str) -> None:
-        """Say what is known of it."""
-        self._name = name
-        self._look()
+        """Say what is known of it, from now on."""
+        self.name = name
+        self._watches.add(self)
 
-    def _look(self) -> None:
-        if self.number not in self.line.streams or self.trailer is not None:
+    def say(self, found: int) -> None:
+        """This is its status now."""
+        self._found = found
+        self.caught_up()
+
+    def caught_up(self) -> None:
+        """Say what is new, once what was said before has gone out."""
+        if self._found == self._said or self.pending or self.trailer is not None:
             return
-        found = status(self.service, self._name)
-        if found != self._said and not self.pending:
-            self._said = found
-            answer = protobuf.integer(1, found)
-            if self.seen is not None:
-                self.seen.status = 200
-                self.seen.bytes_out += len(answer)
-            self.line.message(self, answer)
-        asyncio.get_running_loop().call_later(LOOK, self._look)
+        self._said = self._found
+        answer = protobuf.integer(1, self._found)
+        if self.seen is not None:
+            self.seen.status = 200
+            self.seen.bytes_out += len(answer)
+        self.line.message(self, answer)
+
+    def refuse(self, code: str, words: str) -> None:
+        """End the call with an error."""
+        self._watches.discard(self)
+        super().refuse(code, words)
 
     def abandon(self) -> None:
         """Nobody hears any more."""
+        self._watches.discard(self)
         if self.seen is not None:
             self.tell(LEFT)
 
@@ -132,3 +145,46 @@ class Watch(_Asking):
         """The server is going: this call would not end by itself."""
         if self.trailer is None:
             self.refuse("draining", "this server is stopping")
+
+
+class Watches:
+    """The open Watches of one port: one look at what is served, now and then, tells all whom it concerns."""
+
+    __slots__ = ("_known", "_looking", "_open")
+
+    def __init__(self) -> None:
+        self._open: dict[str, set[HealthWatch]] = {}
+        self._known: dict[str, int] = {}  # what is served and its status, at the last look
+        self._looking = False
+
+    def add(self, watch: HealthWatch) -> None:
+        """Tell one what is known, and whatever is new until it is discarded."""
+        self._open.setdefault(watch.name, set()).add(watch)
+        self._look(watch.service)
+        watch.say(self._known.get(watch.name, SERVICE_UNKNOWN))
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK, self._go_on, watch.service)
+
+    def discard(self, watch: HealthWatch) -> None:
+        """Tell one no more."""
+        same = self._open.get(watch.name)
+        if same is not None:
+            same.discard(watch)
+            if not same:
+                del self._open[watch.name]
+
+    def _go_on(self, service: Service) -> None:
+        self._looking = bool(self._open)
+        if self._looking:
+            self._look(service)
+            asyncio.get_running_loop().call_later(LOOK, self._go_on, service)
+
+    def _look(self, service: Service) -> None:
+        names = ("", SERVICE, *service.front.serving.table.routed)
+        known = {name: status(service, name) for name in names}
+        changed = {name for name, _ in known.items() ^ self._known.items()}
+        self._known = known
+        for name in changed & self._open.keys():
+            for watch in list(self._open[name]):
+                watch.say(known.get(name, SERVICE_UNKNOWN))

@@ -119,12 +119,14 @@ def _server(service: Service, request: bytes, who: _Who) -> bytes:
 
 
 def _tensor(said: dict[str, Any]) -> bytes:
-    return string(1, said["name"]) + string(2, said["datatype"]) + packed(3, said["shape"])
+    told = string(1, said["name"]) + string(2, said["datatype"]) + packed(3, said["shape"])
+    return told + b"".join(block(4, string(1, name) + block(2, integer(1, 1))) for name in said.get("parameters", ()))
 
 
 def _configured(said: dict[str, Any], dims: int) -> bytes:
     number = _TYPES.index(said["data_type"].removeprefix("TYPE_"))
-    return string(1, said["name"]) + integer(2, number) + packed(dims, said["dims"])
+    told = string(1, said["name"]) + integer(2, number) + packed(dims, said["dims"])
+    return told + integer(8, said.get("optional", False))
 
 
 def _not_here(service: Service, request: bytes, who: _Who) -> bytes:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from salver.access.keys import SCOPES
 from salver.access.principal import Principal
 from salver.errors import SalverError, error
 from salver.frames import Answers
@@ -18,6 +17,7 @@ from salver.gateway.http2 import Connection
 from salver.gateway.http2_frames import END_HEADERS, END_STREAM, HEADERS, PROTOCOL_ERROR, BrokenStream, frame
 from salver.gateway.http2_headers import Headers
 from salver.gateway.http2_sender import Stream
+from salver.gateway.paths import check_scopes
 from salver.gateway.seen import Seen, path_of
 from salver.gateway.serving import Entry
 from salver.gateway.watch import LEFT
@@ -43,13 +43,6 @@ class Method(NamedTuple):
     begin: Begin
 
 
-def check_scopes(methods: Mapping[bytes, Method]) -> None:
-    """Raise ValueError for a method whose scope is none: such a table is not served."""
-    for path, method in methods.items():
-        if method.scope not in SCOPES:
-            raise ValueError(f"{path.decode()} has no scope that exists: {method.scope!r}")
-
-
 class Service:
     """The gRPC port of one gateway.
 
@@ -58,7 +51,7 @@ class Service:
     """
 
     def __init__(self, front: Front, methods: Mapping[bytes, Method]) -> None:
-        check_scopes(methods)
+        check_scopes((path.decode(), method.scope) for path, method in methods.items())
         self.front = front
         self.limits = front.limits
         self.timeout_ns = front.timeout_ns
@@ -96,8 +89,9 @@ class Service:
             self.bound(problem)
             self.refused(line, head, problem.code)
             line.refuse(number, of_problem(problem) + head.echo)
-            if problem.code == "too-many-connections":
-                line.dismiss()
+            callers = self.front.callers
+            if problem.code == "too-many-connections" and callers is not None and line not in callers:
+                line.dismiss()  # not where others call on it, behind a proxy
             return None
         made: Stream = head.method.begin(self, line, number, head)
         return made

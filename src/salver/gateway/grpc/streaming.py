@@ -13,6 +13,7 @@ from salver.frames import Answers, Form, Piece, Reply
 from salver.gateway.grpc.calls import Asked, submit, words_of
 from salver.gateway.grpc.heads import Head
 from salver.gateway.grpc.messages import Messages
+from salver.gateway.grpc.requests import LAST, NOT_LAST, ends_last
 from salver.gateway.grpc.service import Service
 from salver.gateway.grpc.trailers import MOST_WORDS, OK, id_of, refused
 from salver.gateway.http2 import Connection
@@ -51,6 +52,8 @@ class Streaming(Stream):
         """Take the messages in order, as many at once as may be open."""
         if self.trailer is not None:
             return
+        if not len(self._messages):
+            self.since = now
         try:
             for message in self._messages.feed(data):
                 self._held.append(message)
@@ -60,7 +63,6 @@ class Streaming(Stream):
             self.service.bound(problem)
             self.refuse(problem.code, str(problem))
             return
-        self.since = now
         self.go_on(now)
 
     def go_on(self, now: int) -> None:
@@ -68,9 +70,14 @@ class Streaming(Stream):
         if self._going:
             return  # an answer that was there at once comes back here
         self._going = True
+        waited = bool(self._held)
         while self._held and not self._last and self.trailer is None and self.is_free():
             self.took(self._held.popleft(), now)
         self._going = False
+        if waited and not self._held:  # the next message has its own time, and its own room
+            self.since = now
+            if self.reserved:
+                self.line.release(self)
         if self.trailer is not None:
             return
         if self.is_answered() and not self._held and (self.ended or self._last):
@@ -120,7 +127,8 @@ class Streaming(Stream):
         return bool(moment) and now > moment
 
     def _is_slow(self, now: int) -> bool:
-        return bool(len(self._messages)) and (now - self.since) * 1e-9 > self.service.limits.body_time
+        limits, came, age = self.service.limits, len(self._messages), (now - self.since) * 1e-9
+        return bool(came) and not self._held and (age > limits.body_time or came < limits.body_due(age))
 
     def refuse_late(self) -> None:
         """Say so; where the server goes, no more messages are taken, but every answer is sent."""
@@ -171,6 +179,10 @@ class StreamInfer(Streaming):
             item.call, item.entry, item.principal = submit(self, item, asked, FORM)
         except SalverError as problem:
             item.end(string(1, str(problem)[:MOST_WORDS]), problem.code)
+            return
+        if asked.wishes.ends:
+            loaded = item.entry.loaded
+            item.last = ends_last(loaded.model, loaded.number, asked.wishes.id)
 
     def is_free(self) -> bool:
         """Whether one more message may be taken."""
@@ -211,9 +223,12 @@ class StreamInfer(Streaming):
 
 
 class Item:
-    """One prediction of a stream, and those parts of its answer that wait for their turn."""
+    """One prediction of a stream, and those parts of its answer that wait for their turn.
 
-    __slots__ = ("_owed", "_pieces", "_ready", "call", "done", "entry", "principal", "seen", "stream")
+    `last` is what is sent behind an answer in pieces, where that was asked for.
+    """
+
+    __slots__ = ("_owed", "_pieces", "_ready", "call", "done", "entry", "last", "principal", "seen", "stream")
 
     def __init__(self, stream: StreamInfer) -> None:
         self.stream = stream
@@ -222,6 +237,7 @@ class Item:
         self.principal: Principal | None = None
         self.seen: Seen | None = None
         self.done = False
+        self.last = b""
         self._ready: list[bytes] = []
         self._pieces = False
         self._owed = 0
@@ -275,7 +291,7 @@ class Item:
     def pieced(self, call: Call, piece: Piece, now: int) -> None:
         """A part of the worker's answer."""
         del call, now
-        message = block(2, piece.body)
+        message = block(2, piece.body + NOT_LAST)
         if not self._pieces:
             self._pieces = True
             self.entry.tally.add("salver_open_streams")
@@ -293,7 +309,7 @@ class Item:
         self._charge(1, now)
         if self.seen is not None:
             self.seen.rows = 1
-        self.end(block(2, body), "", self.entry.batch)
+        self.end(block(2, body + LAST), "", self.entry.batch)
 
     def replied(self, call: Call, reply: Reply, now: int) -> None:
         """The worker's answer, of any other kind, or the end of its pieces."""
@@ -302,7 +318,7 @@ class Item:
         if self.seen is not None:
             self.seen.status, self.seen.rows = self.seen.status or reply.status, reply.rows
         if reply.status == 200:
-            self.end(b"" if self._pieces else block(2, reply.body), "", self.entry.batch)
+            self.end(self.last if self._pieces else block(2, reply.body + LAST), "", self.entry.batch)
         elif reply.code == "deadline-exceeded":
             self.entry.tally.refused(reply.code)
             self.end(string(1, str(self.entry.problem(reply.code))), reply.code)

@@ -24,7 +24,9 @@ from salver.protocols.refusals import settled
 from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, told
 from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_outputs
+from salver.protocols.v2.parameters import SEQUENCE, check_matrix, check_sequence
 from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader, too_many
+from salver.protocols.v2.stated import read_stated, says_more
 from salver.protocols.v2.tensors import TensorReader, TensorWriter, Written
 from salver.signature import Column
 from salver.tables import Columns, MatrixColumns
@@ -136,6 +138,8 @@ class V2Codec:
         return encoded
 
     def _asked(self, request: Request) -> _Asked:
+        if request.parameters is not None:
+            check_sequence((name, getattr(request.parameters, name)) for name in SEQUENCE)
         binary = request.parameters is not None and request.parameters.binary_data_output is True
         everything = self._everything[binary]
         if request.id is None and not request.outputs:
@@ -164,7 +168,10 @@ class V2Codec:
         """Add the rows of a request to the batch; raises every problem of its inputs at once."""
         if not self._is_matrix(inputs):
             self._add(self._values(inputs, binary, long=long), batch, as_rows=self._all_columns and not binary)
-        elif binary:
+            return
+        if said := inputs[0].parameters:
+            check_matrix(said.nulls, "$.inputs[0]", base64=said.base64)
+        if binary:
             block = read_matrix(self._fields, inputs[0].datatype, inputs[0].shape, binary[0], "$.inputs[0]")
             batch.add_table(MatrixColumns([field.name for field in self._fields], block), len(block))
         else:
@@ -184,7 +191,9 @@ class V2Codec:
             place = given[field.name]
             tensor, where = inputs[place], f"$.inputs[{place}]"
             try:
-                if place in binary:
+                if says_more(tensor):
+                    columns.append(read_stated(field, tensor, binary.get(place), where, self._reader))
+                elif place in binary:
                     columns.append(read(field, tensor.datatype, tensor.shape, binary[place], where))
                 else:
                     columns.append(self._reader.field(field, tensor, where, long=long))

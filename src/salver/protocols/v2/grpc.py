@@ -20,6 +20,7 @@ from salver.protocols.rows import capped, listed, optional, told
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
 from salver.protocols.v2.grpc_outputs import TensorWriter, Written
 from salver.protocols.v2.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
+from salver.protocols.v2.parameters import check_matrix, check_sequence
 from salver.signature import Column
 from salver.tables import Columns
 
@@ -120,12 +121,14 @@ class V2GrpcCodec:
                 number = protobuf.text(value)
             elif key == 18:
                 self._check_version(protobuf.text(value))
+            elif key == 34:
+                check_sequence([_parameter(value)])
             elif key == 50:
                 outputs.append(_output_name(value))
             elif key >> 3 <= 7 and key & 7 != protobuf.BYTES:
                 raise Malformed(f"field {key >> 3} has the wrong wire type")
             if len(inputs) > MAX_TENSORS or len(raw) > MAX_TENSORS or len(outputs) > MAX_TENSORS:
-                raise error("too-large", f"the request has over {MAX_TENSORS} tensors")
+                raise error("too-many-tensors", f"the request has over {MAX_TENSORS} tensors")
         if len(number) > MAX_ID:
             raise error("too-large", f"id is over {MAX_ID} characters")
         if raw:
@@ -226,8 +229,7 @@ class V2GrpcCodec:
         """The rows of all columns from one tensor: each column is a stride of its values."""
         width = len(self._fields)
         check_datatype(self._fields[0], tensor.datatype, "inputs[0]", raw=True)
-        if tensor.nulls:
-            raise error("bad-protocol-body", "inputs[0]: send each column as a tensor of its own to state nulls")
+        check_matrix(tensor.nulls, "inputs[0]", base64=tensor.base64)
         values = read_values(tensor, raw, count(tensor.shape, "inputs[0]"), "inputs[0]").tolist()
         columns = [
             reader.cells(values[place::width], f"inputs[0], column {reader.field.name!r}")
@@ -263,6 +265,13 @@ def _output_name(message: memoryview) -> str:
         elif key >> 3 <= 2 and key != 18:
             raise Malformed(f"field {key >> 3} of an output has the wrong wire type")
     return name
+
+
+def _parameter(entry: memoryview) -> tuple[str, Any]:
+    """A parameter's name, and its value as Python's true or false see it."""
+    found = dict(protobuf.fields(entry))
+    value = dict(protobuf.fields(found.get(18, memoryview(b""))))
+    return protobuf.text(found.get(10, memoryview(b""))), any(value.values())
 
 
 def _refused(problem: SalverError, failed: int) -> Encoded:

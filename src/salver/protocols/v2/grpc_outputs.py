@@ -11,8 +11,9 @@ from salver.errors import error
 from salver.protocols import protobuf
 from salver.protocols.answers import values_of
 from salver.protocols.v2.datatypes import WIRE
-from salver.protocols.v2.grpc_tensors import CONTENTS, NULLS
+from salver.protocols.v2.grpc_tensors import CONTENTS
 from salver.protocols.v2.metadata import datatype
+from salver.protocols.v2.parameters import NULLS
 from salver.signature import Field, Tensor
 
 

@@ -1,8 +1,8 @@
 """The tensors of V2 over gRPC, read: the values of a field from one tensor, raw or typed.
 
 NaN in a column of floats is null, so it is refused where null is, and so is an infinity; a tensor takes both as they
-are sent. A null of any other type is stated by the parameter `nulls` of its tensor, which lists the rows (`0,3`); what
-stands there in the data is ignored.
+are sent. A null of any other type is stated by the parameter `nulls` of its tensor; what stands there in the data is
+ignored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from salver.protocols import protobuf
 from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_length, check_shape, count, decode
+from salver.protocols.v2.parameters import BASE64, CONTENT_TYPE, NULLS, blank, from_base64, null_rows
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
 Array = Any
-NULLS = "nulls"
 _LONG = 64
 _MOST_FORMS = 256
 
@@ -37,13 +37,17 @@ CONTENTS = {
 
 
 class InputTensor(NamedTuple):
-    """One tensor of a request: its values lie in `contents` (a message, in parts) or in the request's raw contents."""
+    """One tensor of a request: its values lie in `contents` (a message, in parts) or in the request's raw contents.
+
+    `nulls` are the rows that are null, `base64` says that its text came as that.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     contents: tuple[memoryview, ...] = ()
     nulls: tuple[int, ...] = ()
+    base64: bool = False
 
 
 def read_tensor(message: memoryview) -> InputTensor:
@@ -51,7 +55,7 @@ def read_tensor(message: memoryview) -> InputTensor:
     name = kind = ""
     shape: list[int] = []
     contents: list[memoryview] = []
-    nulls: tuple[int, ...] = ()
+    said: dict[str, str] = {}
     for key, value in protobuf.fields(message):
         match key:
             case 10:
@@ -63,25 +67,23 @@ def read_tensor(message: memoryview) -> InputTensor:
             case 26:
                 shape += map(protobuf.signed, protobuf.varints(value))
             case 34:
-                nulls = _nulls(value) or nulls
+                said.update([text_parameter(value)])
             case 42:
                 contents.append(value)
             case _:
                 if key >> 3 <= 5:
                     raise Malformed(f"field {key >> 3} of a tensor has the wrong wire type")
-    return InputTensor(name, kind, tuple(shape), tuple(contents), nulls)
+    form = (name, kind, tuple(shape), tuple(contents))
+    if not said:
+        return InputTensor(*form)
+    return InputTensor(*form, null_rows(said.get(NULLS, "")), said.get(CONTENT_TYPE) == BASE64)
 
 
-def _nulls(entry: memoryview) -> tuple[int, ...]:
-    """The rows that the parameter `nulls` lists; other parameters say nothing here."""
+def text_parameter(entry: memoryview) -> tuple[str, str]:
+    """The name and text of a parameter; '' for one that is no text."""
     found = dict(protobuf.fields(entry))
-    if protobuf.text(found.get(10, memoryview(b""))) != NULLS:
-        return ()
     said = dict(protobuf.fields(found.get(18, memoryview(b""))))
-    try:
-        return tuple(int(row) for row in protobuf.text(said.get(26, memoryview(b""))).split(",") if row)
-    except ValueError:
-        raise error("bad-protocol-body", "the parameter nulls must list rows, like 0,3") from None
+    return protobuf.text(found.get(10, memoryview(b""))), protobuf.text(said.get(26, memoryview(b"")))
 
 
 class FieldReader:
@@ -106,11 +108,13 @@ class FieldReader:
         values = read_values(tensor, raw, size, where)
         if tensor.nulls and not self._nullable:
             raise error("invalid-row", f"{where}: {self.field.name!r} may not be null")
+        if tensor.base64:
+            values = from_base64(tensor.datatype, values, where)
         if isinstance(self.field, Tensor):
             return self._arrays(self.field, tensor, values, where)
         cells = values.tolist() if isinstance(values, np.ndarray) else _texts(values, where)
         if tensor.nulls:
-            _blank(cells, tensor.nulls, where)
+            blank(cells, tensor.nulls, where)
         return self.cells(cells, where)
 
     def cells(self, cells: list[Any], where: str) -> list[Any]:
@@ -262,18 +266,11 @@ def _unpacked(view: memoryview) -> Array:
     return values
 
 
-def _texts(values: Sequence[memoryview], where: str) -> list[Any]:
+def _texts(values: Sequence[memoryview | bytes], where: str) -> list[Any]:
     try:
         return [str(value, "utf-8") for value in values]
     except UnicodeDecodeError:
         raise error("invalid-row", f"{where}: text must be UTF-8") from None
-
-
-def _blank(cells: list[Any], rows: Sequence[int], where: str) -> None:
-    for row in rows:
-        if not 0 <= row < len(cells):
-            raise bad(f"{where}: the parameter nulls lists a row that there is not")
-        cells[row] = None
 
 
 def _fitted(values: Array, kind: np.dtype[Any], where: str) -> Array:

@@ -32,7 +32,10 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(model: str, numbers: Iterable[int], framework: str, signature: Signature) -> dict[str, Any]:
-    """The answer to `GET /v2/models/{model}`; `numbers` are the releases that can answer, -1 in a shape is free."""
+    """The answer to `GET /v2/models/{model}`; `numbers` are the releases that can answer, -1 in a shape is free.
+
+    The parameters of a tensor say that it may hold nulls, or be left out; MLServer has them too.
+    """
     return {
         "name": model,
         "versions": [str(number) for number in numbers],
@@ -52,7 +55,7 @@ def model_config(
         "backend": "salver",
         "version_policy": {"specific": {"versions": list(numbers)}},
         "max_batch_size": max_batch,
-        "input": [_configured(field) for field in signature.inputs],
+        "input": [_configured_input(field) for field in signature.inputs],
         "output": [_configured(field) for field in signature.outputs],
     }
 
@@ -76,6 +79,12 @@ def _configured(field: Field) -> dict[str, Any]:
     return {"name": field.name, "data_type": f"TYPE_{'STRING' if found == 'BYTES' else found}", "dims": dims or [1]}
 
 
+def _configured_input(field: Field) -> dict[str, Any]:
+    may_be_absent = isinstance(field, Column) and field.optional
+    return _configured(field) | ({"optional": True} if may_be_absent else {})
+
+
 def _tensor(field: Field) -> dict[str, Any]:
     shape = [-1] if isinstance(field, Column) else list(field.shape)
-    return {"name": field.name, "datatype": datatype(field), "shape": shape}
+    said = {name: True for name in ("nullable", "optional") if getattr(field, name, False)}
+    return {"name": field.name, "datatype": datatype(field), "shape": shape} | ({"parameters": said} if said else {})

@@ -20,6 +20,7 @@ from salver.protocols.rows import UNREADABLE
 from salver.protocols.v2.binary import raw_shape
 from salver.protocols.v2.datatypes import MAX_TENSORS, bad
 from salver.protocols.v2.metadata import datatype
+from salver.protocols.v2.parameters import BASE64
 from salver.signature import Field, Tensor
 
 HEADER = "inference-header-content-length"
@@ -36,6 +37,13 @@ class InputParameters(Struct, gc=False):
 
     binary_data_size: int | None = None
     shared_memory_region: Any = None
+    nulls: str = ""
+    content_type: Any = None
+
+    @property
+    def base64(self) -> bool:
+        """Whether the text of the input came as base64."""
+        return bool(self.content_type == BASE64)
 
 
 class OutputParameters(Struct, gc=False):
@@ -50,6 +58,9 @@ class RequestParameters(Struct, gc=False):
     """The parameters of a request that mean something here."""
 
     binary_data_output: bool | None = None
+    sequence_id: Any = None
+    sequence_start: Any = None
+    sequence_end: Any = None
 
 
 class InputTensor(Struct, gc=False):
@@ -170,7 +181,7 @@ class RequestReader:
 
 def too_many(name: str, most: int = MAX_TENSORS) -> SalverError:
     """The error of a request with more inputs, or wanted outputs, than allowed."""
-    return error("too-large", f"$.{name}: more tensors than {most}")
+    return error("too-many-tensors", f"$.{name}: more tensors than {most}")
 
 
 def _numbers_at(depth: int) -> Any:
