@@ -249,3 +249,19 @@ def test_what_an_interrupted_build_of_the_same_environment_left_is_replaced(
         place = build.build("slowly==1.0", HERE, tmp_path, what="m@1")
     assert (Path(place.path[0]) / "slowly.py").read_text() == ""
     assert not left.exists()
+
+
+def test_what_was_installed_here_once_can_be_built_again_when_the_index_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "packages"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with slow_index() as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        index.answer.set()
+        build.build("slowly==1.0", HERE, tmp_path / "first", what="m@1")
+    place = build.build("slowly==1.0", HERE, tmp_path / "second", what="m@1")
+    assert (Path(place.path[0]) / "slowly.py").exists()
+    with pytest.raises(SalverError) as caught:
+        build.build("slowly==2.0", HERE, tmp_path / "third", what="m@1")
+    assert caught.value.code == "environment-failed"

@@ -46,20 +46,22 @@ def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "",
     What can be done without is not `patient`: it waits a few seconds for an index, once.
     """
     hurry = {} if patient else {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
-    try:
-        done = subprocess.run(
-            [find_uv_bin(), *arguments, "--color=never"],
-            input=stdin, env={**_environment(os.environ), **hurry}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    except OSError as problem:
-        raise error("environment-failed", f"{what}: uv can't be started: {problem}") from None
-    if done.returncode == 0:
-        yanked = (f"{name} ({why})" if why else name for name, why in _YANKED.findall(done.stderr))
-        return Done(done.stdout, tuple(sorted(set(yanked))))
-    said = _explanation(done.stderr)
-    if any(sign in line.lower() for line in said for sign in _NETWORK):
-        raise Offline(*said)
-    raise failed(what, said, hint)
+    said: list[str] = []
+    for way in ((), ("--offline",)):  # what this machine has is enough, if need be, however long ago it was looked up
+        try:
+            done = subprocess.run(
+                [find_uv_bin(), *arguments, *way, "--color=never"],
+                input=stdin, env={**_environment(os.environ), **hurry}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        except OSError as problem:
+            raise error("environment-failed", f"{what}: uv can't be started: {problem}") from None
+        if done.returncode == 0:
+            yanked = (f"{name} ({why})" if why else name for name, why in _YANKED.findall(done.stderr))
+            return Done(done.stdout, tuple(sorted(set(yanked))))
+        said = said or _explanation(done.stderr)
+        if not any(sign in line.lower() for line in said for sign in _NETWORK):
+            raise failed(what, said, hint)
+    raise Offline(*said)
 
 
 def find_python(version: str) -> str:

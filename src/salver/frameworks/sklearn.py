@@ -265,7 +265,10 @@ def _with_shares(model: Any, arranged: Arrange) -> Callable[[Columns], Columns]:
 def _method(model: Any, name: str) -> Callable[[Any], Any]:
     """A method of the model, on a copy where a step such as `StandardScaler(copy=False)` works in what it is given."""
     call: Callable[[Any], Any] = getattr(model, name)
-    given = model.get_params() if hasattr(model, "get_params") else {}
+    try:
+        given = model.get_params()
+    except AttributeError:  # it has none, or another version of scikit-learn made it, with others than this one knows
+        given = {}
     if any(key.rpartition("__")[2] == "copy" and value is False for key, value in given.items()):
         return lambda inputs: call(inputs.copy())
     return call

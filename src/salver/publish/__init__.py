@@ -59,6 +59,11 @@ def release(
     The same content is the same release: releasing it again changes nothing. The first release of a model goes live
     by itself, later ones wait for `salver promote`.
     """
+    if unknown := said.keys() - Said.__annotations__.keys():
+        known = ", ".join(Said.__annotations__)
+        raise TypeError(
+            f"release() has no argument {', '.join(map(repr, sorted(unknown)))}; by keyword it takes {known}"
+        )
     running = session.running()
     request = ReleaseRequest(
         name=name,
