@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tests.integration.hostile import LENGTH, POST, ROW
 
-TICK = 0.02
+TICK = 0.005
 PACE = 2.0
 """Seconds between two bytes of a connection."""
 OPENINGS = 500
