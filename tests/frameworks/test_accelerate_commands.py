@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from sklearn.datasets import load_iris
 
 from tests.acceptance.conftest import Terminal
+from tests.frameworks import iris_project
 
-PROJECT = """
-[release]
-name = "iris"
-entry = "train:model"
-examples = "examples.csv"
-drop = ["kind"]
-options = { method = "predict_proba" }
-"""
+OPTIONS = 'options = { method = "predict_proba" }\n'
 TRAIN = """
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -43,10 +36,7 @@ class Made(NamedTuple):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """iris@1 is the graph of a model; iris@2 is that model, iris@3 its graph again, compared on rows of a file."""
     folder = tmp_path_factory.mktemp("iris")
-    (folder / "salver.toml").write_text(PROJECT)
-    (folder / "train.py").write_text(TRAIN)
-    table = load_iris(as_frame=True).frame.rename(columns={"target": "kind"})
-    table.to_csv(folder / "examples.csv", index=False)
+    table = iris_project.write(folder, TRAIN, OPTIONS)
     table[:40].to_json(folder / "rows.jsonl", orient="records", lines=True)
     table[:60].to_parquet(folder / "rows.parquet")
     terminal = Terminal(folder)

@@ -7,23 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_iris
 
 from salver import lock
 from salver.environments import build
 from salver.registry import Registry
 from salver.storage.folder import FolderStorage
+from tests.frameworks import iris_project
 from tests.integration.server import SALVER
 
-PROJECT = """
-[release]
-name = "iris"
-entry = "train:model"
-examples = "examples.csv"
-drop = ["kind"]
-constraints = "requirements.txt"
-packages = ["six"]
-"""
+WISHES = 'constraints = "requirements.txt"\npackages = ["six"]\n'
 TRAIN = """
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -38,9 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SALVER_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / "salver.toml").write_text(PROJECT)
-    (folder / "train.py").write_text(TRAIN)
-    load_iris(as_frame=True).frame.rename(columns={"target": "kind"}).to_csv(folder / "examples.csv", index=False)
+    iris_project.write(folder, TRAIN, WISHES)
     return folder
 
 

@@ -77,14 +77,9 @@ class NpyWriter:
     content_type = "application/x-npy"
 
     def __init__(self, outputs: tuple[Field, ...]) -> None:
-        columns = [field for field in outputs if isinstance(field, Column) and field.type in NUMBERS]
-        tensor = isinstance(outputs[0], Tensor) and outputs[0].dtype != "str" and -1 not in outputs[0].row_shape
-        if len(columns) < len(outputs) and not (tensor and len(outputs) == 1):
-            raise error(
-                "not-acceptable",
-                "one array can't hold the outputs of this model",
-                hint="accept JSON, CSV, JSON lines or Arrow",
-            )
+        together = len(outputs) == 1 or all(isinstance(field, Column) for field in outputs)
+        if not together or not all(map(fits, outputs)):
+            raise unfit("one array")
         self._outputs = outputs
 
     def write(self, outputs: Columns, count: int, endpoint: str) -> bytes:
@@ -95,6 +90,19 @@ class NpyWriter:
         whole = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
         np.lib.format.write_array(file, np.ascontiguousarray(whole), allow_pickle=False)
         return file.getvalue()
+
+
+def fits(field: Field) -> bool:
+    """Whether an array of numbers can hold an output."""
+    if isinstance(field, Column):
+        return field.type in NUMBERS
+    return field.dtype != "str" and -1 not in field.row_shape
+
+
+def unfit(what: str) -> SalverError:
+    """The error of a model whose outputs `what` can't hold."""
+    hint = "accept JSON, CSV, JSON lines or Arrow"
+    return error("not-acceptable", f"{what} can't hold the outputs of this model", hint=hint)
 
 
 def read_array(body: bytes) -> Any:

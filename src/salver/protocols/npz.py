@@ -17,10 +17,10 @@ import numpy as np
 from salver.errors import error
 from salver.protocols import Options
 from salver.protocols.arrays import Problems, number_column, table, tensor_rows
-from salver.protocols.npy import NUMBERS, NpyReader, numbers_of, read_array
+from salver.protocols.npy import NUMBERS, NpyReader, fits, numbers_of, read_array, unfit
 from salver.protocols.rows import MAX_ROWS, RowType, listed, optional, too_many_rows
 from salver.protocols.tabular import Table, Tabular
-from salver.signature import Column, Field, Tensor
+from salver.signature import Field, Tensor
 from salver.tables import Columns
 
 UNPACKED = 64 << 20
@@ -109,12 +109,8 @@ class NpzWriter:
     content_type = "application/x-npz"
 
     def __init__(self, outputs: tuple[Field, ...]) -> None:
-        if not all(map(_fits, outputs)):
-            raise error(
-                "not-acceptable",
-                "arrays of numbers can't hold the outputs of this model",
-                hint="accept JSON, CSV, JSON lines or Arrow",
-            )
+        if not all(map(fits, outputs)):
+            raise unfit("arrays of numbers")
         self._outputs = outputs
 
     def write(self, outputs: Columns, count: int, endpoint: str) -> bytes:
@@ -127,12 +123,6 @@ class NpzWriter:
                 np.save(member, numbers_of(outputs[field.name]), allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{field.name}.npy"), member.getbuffer())
         return file.getvalue()
-
-
-def _fits(field: Field) -> bool:
-    if isinstance(field, Column):
-        return field.type in NUMBERS
-    return field.dtype != "str" and -1 not in field.row_shape
 
 
 PROTOCOL = Tabular("npz", NpzReader, NpzWriter)
