@@ -16,6 +16,10 @@ Time = Annotated[float, Meta(gt=0)]
 
 OF_WORKERS = "_SALVER_BODY_LIMITS"
 """The variable by which a server tells its workers what a body may hold."""
+SCARCE_BODY = 1 << 20
+"""Bytes of a body that is still taken while memory is short."""
+SCARCE_RETRY = 5.0
+"""Seconds after which a request may come again that was refused for want of memory."""
 JSON_DEPTH = 100
 """Levels of nested JSON that are read; beyond about a thousand none is, with status 400."""
 
@@ -66,6 +70,10 @@ class Limits(BodyLimits, frozen=True, forbid_unknown_fields=True):
     resets_time: Annotated[Time, Meta(description="Seconds over which resets are counted.")] = 10.0
     odd_frames: Annotated[Size, Meta(description="Frames a second that may bring a gRPC connection nothing.")] = 1000
 
+    memory: Annotated[
+        int, Meta(ge=0, description="Bytes of memory that all processes may use; 0 is the control group's limit.")
+    ] = 0
+
     def for_workers(self) -> dict[str, str]:
         """The environment that tells a worker what a body may hold."""
         body = BodyLimits(self.rows, self.elements, self.tensors)
@@ -74,6 +82,32 @@ class Limits(BodyLimits, frozen=True, forbid_unknown_fields=True):
     def body_due(self, age: float) -> float:
         """The bytes that must have come of a body `age` seconds after its request began."""
         return self.body_rate * (age - self.body_rate_after) if age > self.body_rate_after else 0.0
+
+    def too_large(self, what: str) -> SalverError:
+        """The error of a body or message that is over `body`."""
+        return over("body", "too-large", f"the {what} is over {self.body} bytes", "send fewer rows per request")
+
+
+class ScarceLimits(Limits, frozen=True):
+    """The limits of a server that is short of memory."""
+
+    def too_large(self, what: str) -> SalverError:
+        """The error of a body or message that would be taken at other times."""
+        return short_of_memory(f"so no {what} over {self.body >> 20} MiB is taken")
+
+
+def scarce(limits: Limits) -> Limits:
+    """The limits while memory is short."""
+    if limits.body <= SCARCE_BODY:
+        return limits
+    return ScarceLimits(**{**msgspec.structs.asdict(limits), "body": SCARCE_BODY})
+
+
+def short_of_memory(then: str) -> SalverError:
+    """The error of a request that is refused because memory is short; `then` says what follows from it."""
+    problem = over("memory", "overloaded", f"this server is short of memory, {then}", "try again in a moment")
+    problem.retry_after = SCARCE_RETRY
+    return problem
 
 
 def over(limit: str, code: str, message: str, hint: str = "") -> SalverError:

@@ -71,6 +71,7 @@ LIMITS = (
     "odd-frames",
     "large-messages",
     "large-answers",
+    "memory",
     "queue",
     "rows",
     "elements",
@@ -107,6 +108,7 @@ GATEWAY: tuple[Family, ...] = (
     Family("salver_accepted_connections", "counter", "Client connections ever accepted."),
     Family("salver_malformed_requests", "counter", "Requests that could not be read or routed."),
     Family("salver_limit_hits", "counter", "Requests and connections that ran into a limit.", "limit", LIMITS),
+    Family("salver_memory_used_ratio", "gauge", "Share of the memory budget in use, 0 where there is no budget."),
     Family("salver_access_log_dropped", "counter", "Lines of the access log that could not be written."),
 )
 

@@ -47,6 +47,7 @@ class World:
         self.retry = self.chance.random() < 0.8
         self.batcher = Batcher(self.limits, retry=self.retry)
         self.at_workers: dict[str, Worker] = {}
+        self.retired: set[str] = set()
         self.ends: Counter[int] = Counter()
         self.offered: dict[int, Call] = {}
         self.refused: set[int] = set()
@@ -60,6 +61,7 @@ class World:
             *[self.answer] * 2,
             self.join,
             self.die,
+            self.retire,
             self.leave,
             self.tick,
             *[self.piece] * self.chance.choice((0, 2)),
@@ -105,6 +107,7 @@ class World:
         assert len(send.calls) == 1 or sum(len(call.body) for call in send.calls) <= self.limits.batch_bytes
         slot, waiting, _ = self.at_workers[send.slot.name]
         assert slot is send.slot
+        assert slot.name not in self.retired, "a worker that is let go of gets nothing more"
         if send.alone:
             assert len(send.calls) == 1
             assert not waiting, "a lonely request shares its worker"
@@ -152,6 +155,19 @@ class World:
             name = f"w{self.time}"
             self.at_workers[name] = Worker(self.batcher.join(name), [], [])
 
+    def retire(self) -> None:
+        """Let go of a worker; one that nobody waits for any more is gone."""
+        if self.at_workers:
+            name = self.chance.choice(sorted(self.at_workers))
+            slot, waiting, streaming = self.at_workers[name]
+            self.retired.add(name)
+            self.batcher.retire(slot)
+            awaited = any(call.id not in self.ends for call in (*waiting, *streaming))
+            assert self.batcher.awaited(slot) == awaited
+            if not awaited:
+                del self.at_workers[name]
+                assert self.batcher.leave(slot) == [], "nothing is lost with it"
+
     def die(self) -> None:
         if not self.at_workers:
             return
@@ -181,8 +197,8 @@ class World:
 
     def finish(self) -> None:
         """Let everything run out on one healthy worker."""
-        if not self.at_workers:
-            self.join()
+        if not self.batcher.slots:
+            self.at_workers["last"] = Worker(self.batcher.join("last"), [], [])
         for _ in range(10_000):
             self.settle()
             if not any(worker.waiting or worker.streaming for worker in self.at_workers.values()):

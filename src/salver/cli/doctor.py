@@ -66,13 +66,17 @@ def _show_limits(loaded: Loaded, *, as_json: bool) -> None:
     from salver.cli.terminal import print_json, print_table
     from salver.limits import JSON_DEPTH
     from salver.settings import describe
+    from salver.supervisor.cgroup import groups
 
-    own = asdict(loaded.settings.limits)
+    own, origins = asdict(loaded.settings.limits), dict(loaded.origins)
+    allowed = groups()
+    if not own["memory"] and allowed is not None and (held := allowed.read()) is not None:
+        own["memory"], origins["limits.memory"] = held.limit, "the control group"
     if as_json:
         print_json({**own, "json_depth": JSON_DEPTH})
         return
     rows = [
-        (f"limits.{name}", f"{value:,}", describe(f"limits.{name}"), loaded.origins.get(f"limits.{name}", "default"))
+        (f"limits.{name}", f"{value:,}", describe(f"limits.{name}"), origins.get(f"limits.{name}", "default"))
         for name, value in own.items()
     ]
     depth = ("json_depth", str(JSON_DEPTH), "Levels of nested JSON that are read.", "fixed")

@@ -72,7 +72,7 @@ class Send(NamedTuple):
 class Batcher:
     """The state of one release's requests. Every method only moves state and returns what must be done."""
 
-    __slots__ = ("_alone", "_learn_at", "_limits", "_retry", "_slots", "_watched", "dropped", "queue")
+    __slots__ = ("_alone", "_learn_at", "_limits", "_retired", "_retry", "_slots", "_watched", "dropped", "queue")
 
     def __init__(self, limits: Limits, *, retry: bool) -> None:
         self._limits = limits
@@ -80,6 +80,7 @@ class Batcher:
         self.queue = Queue(limits, self._load)
         self._alone: deque[Call] = deque()
         self._slots: list[Slot] = []
+        self._retired: list[Slot] = []  # those that answer what they have and get nothing more
         self._learn_at = 1
         self._watched = 0
         self.dropped = 0
@@ -100,7 +101,7 @@ class Batcher:
     @property
     def running(self) -> int:
         """How many requests are in flight."""
-        return sum(len(slot.streams) + sum(len(frame.calls) for frame in slot.frames) for slot in self._slots)
+        return sum(len(slot.streams) + sum(len(frame.calls) for frame in slot.frames) for slot in self._everyone())
 
     @property
     def slots(self) -> list[Slot]:
@@ -152,7 +153,7 @@ class Batcher:
 
     def slot_of(self, call: Call) -> Slot | None:
         """The worker that streams the answer to a request."""
-        return next((slot for slot in self._slots if call.id in slot.streams), None)
+        return next((slot for slot in self._everyone() if call.id in slot.streams), None)
 
     def answered(self, slot: Slot, numbers: Sequence[int], now: int = 0) -> list[Call | None]:
         """Answers to these requests arrived; returns for each whom to give it to, None where nobody waits for it."""
@@ -184,10 +185,21 @@ class Batcher:
                 return call
         return None
 
-    def leave(self, slot: Slot) -> list[Failure]:
-        """A worker is gone: its requests will be retried alone, or have failed."""
+    def retire(self, slot: Slot) -> None:
+        """Send a worker nothing more; it still answers what it has."""
         if slot in self._slots:
             self._slots.remove(slot)
+            self._retired.append(slot)
+
+    def awaited(self, slot: Slot) -> bool:
+        """Whether anybody waits for an answer of this worker."""
+        return bool(slot.streams) or any(not call.ended for frame in slot.frames for call in frame.calls.values())
+
+    def leave(self, slot: Slot) -> list[Failure]:
+        """A worker is gone: its requests will be retried alone, or have failed."""
+        for slots in (self._slots, self._retired):
+            if slot in slots:
+                slots.remove(slot)
         frames, slot.frames = slot.frames, []
         failures = [Failure(call, "answer-broken-off") for call, _ in slot.streams.values()]
         for call, _ in slot.streams.values():
@@ -209,7 +221,7 @@ class Batcher:
         """Nobody waits for this request any more; returns the worker that has it, to be told."""
         call.ended = True
         number = call.id
-        for slot in self._slots:
+        for slot in self._everyone():
             if slot.streams.pop(number, None) is not None:
                 return slot
             for frame in slot.frames:
@@ -241,8 +253,8 @@ class Batcher:
         assert not [call for call in waiting if call.ended], "only open requests wait"
         running: list[Call] = []
         busy = 0
-        for slot in self._slots:
-            busy += bool(slot.frames)
+        for slot in self._everyone():
+            busy += bool(slot.frames) and slot in self._slots
             assert len(slot.frames) <= limits.frames, "frames in flight are capped"
             for frame in slot.frames:
                 assert frame.calls, "a frame in flight has open requests"
@@ -262,10 +274,13 @@ class Batcher:
         places: Iterable[Iterable[Call]] = (
             list(self.queue),
             self._alone,
-            *(frame.calls.values() for slot in self._slots for frame in slot.frames),
-            [call for slot in self._slots for call, _ in slot.streams.values()],
+            *(frame.calls.values() for slot in self._everyone() for frame in slot.frames),
+            [call for slot in self._everyone() for call, _ in slot.streams.values()],
         )
         return (call for place in places for call in place if not call.ended)
+
+    def _everyone(self) -> list[Slot]:
+        return self._slots + self._retired if self._retired else self._slots
 
     def _send(self, slot: Slot, calls: list[Call], *, alone: bool) -> Send:
         slot.frames.append(Frame(calls, alone=alone))

@@ -16,6 +16,7 @@ from salver.dispatch.upstream import Upstream
 from salver.frames import Answers, Counted, Hello, Message, Piece, Started
 
 SWEEP = 0.05
+PARTING = 0.01
 TURNS = 4
 
 
@@ -72,6 +73,7 @@ class Dispatcher:
         self._most = limits.batch_requests
         self._sweeping: asyncio.TimerHandle | None = None
         self._quarantine = Quarantine(os.urandom(32))
+        self._parting: set[Upstream] = set()
 
     @property
     def ready(self) -> int:
@@ -84,9 +86,9 @@ class Dispatcher:
         return self.batcher.waiting + self.batcher.running
 
     def set_workers(self, addresses: Mapping[str, str]) -> None:
-        """Connect to these workers (name → unix socket path) and let go of all others."""
+        """Connect to these workers (name → unix socket path) and let go of all others, once they have answered."""
         for name in [name for name, up in self._upstreams.items() if addresses.get(name) != up.address]:
-            self._upstreams.pop(name).close()
+            self._part(self._upstreams.pop(name))
         for name, address in addresses.items():
             if name not in self._upstreams:
                 upstream = self._upstreams[name] = Upstream(self._loop, name, address, self)
@@ -123,6 +125,11 @@ class Dispatcher:
         """Return when no request is open."""
         while self.open_requests:
             await asyncio.sleep(0.005)
+
+    async def parted(self) -> None:
+        """Return when every worker that was let go of has answered."""
+        while self._parting:
+            await asyncio.sleep(PARTING)
 
     def close(self) -> None:
         """Fail what is open and let go of every worker."""
@@ -176,11 +183,26 @@ class Dispatcher:
         slot, upstream.slot = upstream.slot, None
         if slot is None:
             return
-        self._by_slot.pop(upstream.name, None)
+        if self._by_slot.get(upstream.name) is upstream:
+            del self._by_slot[upstream.name]
         for call, code in self.batcher.leave(slot):
             self._fail(Failure(call, code))
         self._changed()
         self._flush()
+
+    def _part(self, upstream: Upstream) -> None:
+        """Let go of a worker: once another can be sent to, where one is to come, and nobody waits for its answers."""
+        slot = upstream.slot
+        last = slot is not None and self.batcher.slots == [slot] and bool(self._upstreams)
+        if slot is not None and not last:
+            self.batcher.retire(slot)
+            upstream.retire()
+        if slot is None or not (last or self.batcher.awaited(slot)):
+            self._parting.discard(upstream)
+            upstream.close()
+            return
+        self._parting.add(upstream)
+        self._loop.call_later(PARTING, self._part, upstream)
 
     def _gather(self) -> None:
         """Let requests that arrive together share a frame: send when a turn of the loop has brought no more."""

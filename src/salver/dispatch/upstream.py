@@ -62,6 +62,10 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def retire(self) -> None:
+        """Keep the connection that there is, for the answers that are due, and make no other."""
+        self._closed = True
+
     def send(self, calls: list[Call], *, alone: bool) -> None:
         """Send requests: one frame for each form among them, in one write."""
         form, now = calls[0].form, time.monotonic_ns()

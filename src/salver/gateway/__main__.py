@@ -36,6 +36,7 @@ from salver.gateway.listener import Listener
 from salver.gateway.pages import Pages
 from salver.gateway.paths import ADMIN, public_paths
 from salver.gateway.serving import Serving
+from salver.gateway.shortage import Shortage
 from salver.gateway.sweep import HASTE, Sweep
 from salver.gateway.table import Hello
 from salver.gateway.watch import Wanted, watch_of
@@ -63,7 +64,6 @@ class Gateway:
         block = blocks[options.index]
         block.cells[metrics.GATEWAY_AT["salver_connections"]] = 0.0
         self._serving = Serving(loop, limits, block, self._effective)
-        self._control = Control(options.control, Hello(options.index, os.getpid()), self._serving.apply, self._take)
         terms = read_terms(options.access)
         pages = Pages(self._serving, blocks, options.dialect, terms.keyed, limits)
         usage = Usage(options.usage[0], options.usage[1], options.index) if options.usage else None
@@ -90,14 +90,19 @@ class Gateway:
             )
         ]
         self._late: Listener | None = None
+        services = []
         self._live_since = 0.0
         self._told = False  # that the late port can't be opened
         if options.grpc_fd >= 0:
             service = service_of(public)
+            services.append(service)
             self._late = Listener(
                 options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, _say, speaks="h2"
             )
             self._serving.opened = False
+        shortage = Shortage(public, terms, services)
+        hello = Hello(options.index, os.getpid())
+        self._control = Control(options.control, hello, self._serving.apply, self._take, shortage.take)
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The gateway's side of the control socket: hears tables and grants from the follower, acknowledges tables."""
+"""The gateway's side of the control socket: hears what the follower tells, acknowledges tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from salver.access.terms import Grants
-from salver.gateway.table import Ack, Hello, Table, pack, unpack
+from salver.gateway.table import Ack, Hello, Pressure, Table, pack, unpack
 
 RETRY = 0.1
 MAX_LINE = 64 << 20
@@ -26,11 +26,13 @@ class Control:
         hello: Hello,
         on_table: Callable[[Table], None],
         on_grants: Callable[[Grants], None] | None = None,
+        on_pressure: Callable[[Pressure], None] | None = None,
     ) -> None:
         self._path = path
         self._hello = hello
         self._on_table = on_table
         self._on_grants = on_grants
+        self._on_pressure = on_pressure
         self._writer: asyncio.StreamWriter | None = None
 
     def begin(self) -> asyncio.Task[None]:
@@ -60,6 +62,8 @@ class Control:
                 self._on_table(message)
             elif isinstance(message, Grants) and self._on_grants is not None:
                 self._on_grants(message)
+            elif isinstance(message, Pressure) and self._on_pressure is not None:
+                self._on_pressure(message)
 
     def acknowledge(self, version: int, swap_ms: float) -> None:
         """Tell the follower that a table is effective here."""

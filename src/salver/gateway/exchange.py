@@ -271,7 +271,7 @@ class Exchange:
         if entry is None:
             self._front.count("salver_malformed_requests")
         else:
-            entry.tally.refused(problem.code)
+            entry.tally.refused(problem.code, problem.limit)
 
     # ── the access log and the traces ────────────────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from salver.access.principal import Principal
-from salver.errors import SalverError, error
+from salver.errors import error
 from salver.frames import Form
 from salver.gateway.compressed import ENCODINGS, Decompressor
 from salver.gateway.paths import Target
@@ -137,7 +137,7 @@ class Request:
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
         if self.size > self.limits.body:
-            raise _too_large(self.limits.body)
+            raise self.limits.too_large("body")
         if not self.body:
             self.body = data
         elif isinstance(self.body, bytearray):
@@ -155,7 +155,7 @@ class Request:
 def _read_length(request: Request, value: bytes) -> None:
     most = request.limits.body
     if len(value) > 18 or (value.isdigit() and int(value) > most):
-        raise _too_large(most)
+        raise request.limits.too_large("body")
     request.length = int(value)
     request.has_body = True
 
@@ -255,7 +255,3 @@ _READERS: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-api-key": _read_api_key,
     b"content-encoding": _read_encoding,
 }
-
-
-def _too_large(most: int) -> SalverError:
-    return over("body", "too-large", f"the body is over {most} bytes", "send fewer rows per request")

@@ -139,10 +139,10 @@ class Tally:
         width = len(FINE) + 2
         self._phases = [row + at["salver_phase_seconds"] + i * width for i in range(len(metrics.PHASES))]
 
-    def refused(self, code: str) -> None:
-        """One request got no prediction."""
+    def refused(self, code: str, limit: str = "") -> None:
+        """One request got no prediction; a `limit` that it names is counted where that is said."""
         self._cells[self._refused.get(code) or self._refused["other"]] += 1.0
-        if code == "overloaded":
+        if code == "overloaded" and not limit:
             self._bound("queue")
 
     def _bound(self, limit: str) -> None:
@@ -348,6 +348,8 @@ class Serving:
         for entry in gone:
             await entry.dispatcher.drained()
             entry.dispatcher.close()
+        for entry in list(self.entries.values()):
+            await entry.dispatcher.parted()
         self._on_effective(version, swap_ms)
         if gone:
             self._loop.call_later(CLOSED, gc.collect)

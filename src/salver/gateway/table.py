@@ -1,8 +1,8 @@
 """What the follower tells every gateway: which releases are loaded, where their workers listen, and who is live.
 
 A table is the whole state, never a change of it: a gateway that (re)connects gets the newest and needs nothing else.
-Both sides send JSON lines over the control socket: a `Hello` once, then an `Ack` for each table, up; tables and
-grants down.
+Both sides send JSON lines over the control socket: a `Hello` once, then an `Ack` for each table, up; tables,
+grants and how short memory is down.
 """
 
 from __future__ import annotations
@@ -74,11 +74,23 @@ class Ack(Struct, frozen=True, tag="ack"):
     swap_ms: float
 
 
-_DECODER = msgspec.json.Decoder(Table | Hello | Ack | Grants)
+REFUSE_LARGE = 1
+"""The level of pressure at which large bodies are refused."""
+REFUSE_ALL = 2
+"""That at which only health and the admin port answer."""
+
+
+class Pressure(Struct, frozen=True, tag="pressure"):
+    """How short of memory the server is: 0 for not at all, `REFUSE_LARGE` or `REFUSE_ALL`."""
+
+    level: int
+
+
+_DECODER = msgspec.json.Decoder(Table | Hello | Ack | Grants | Pressure)
 _ENCODER = msgspec.json.Encoder()
 
 
-def pack(message: Table | Hello | Ack | Grants) -> bytes:
+def pack(message: Table | Hello | Ack | Grants | Pressure) -> bytes:
     """One JSON line."""
     return _ENCODER.encode(message) + b"\n"
 

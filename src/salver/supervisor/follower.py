@@ -25,19 +25,20 @@ from salver import metrics
 from salver.access.terms import read_terms
 from salver.dispatch.launch import cpu_budget, worker_command
 from salver.errors import SalverError, error
-from salver.gateway.table import Table
+from salver.gateway.table import Pressure, Table
 from salver.limits import Limits
 from salver.registry import Registry
 from salver.route import Change, Route
 from salver.storage.folder import FolderStorage
-from salver.supervisor import memory, plan, state
+from salver.supervisor import memory, plan, reconcile, state
 from salver.supervisor.announce import Voice
 from salver.supervisor.deaths import Deaths
 from salver.supervisor.gateways import Gateways
 from salver.supervisor.grants import GrantsWatch
 from salver.supervisor.inquiry import Inquiry
 from salver.supervisor.link import LONGEST_LINE
-from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused, settle
+from salver.supervisor.pressure import Watch, budget_of
+from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused
 from salver.supervisor.releases import Releases
 from salver.supervisor.state import Facts, Failure, Key, State
 from salver.worker.lifeline import die_with_parent, ignore_stops
@@ -52,11 +53,15 @@ _MARKS = {"-101": "{listen}", "-102": "{status}"}
 class Follower:
     """One life of the follower."""
 
-    def __init__(self, wanted: plan.Plan, releases: Releases, deaths: Deaths, keeper: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, wanted: plan.Plan, releases: Releases, block: metrics.Block, keeper: asyncio.StreamWriter
+    ) -> None:
         self._plan = wanted
-        self._of_bodies = msgspec.json.decode(wanted.limits, type=Limits).for_workers()
+        self._limits = msgspec.json.decode(wanted.limits, type=Limits)
+        self._of_bodies = self._limits.for_workers()
         self._releases = releases
-        self._deaths = deaths
+        self._cells = block.cells
+        self._deaths = Deaths(block)
         self._keeper = keeper
         self._voice = Voice(wanted.json_logs)
         self._gateways = Gateways(self)
@@ -67,8 +72,9 @@ class Follower:
             loads_at_once=cpu_budget(),
         )
         self._inquiry = Inquiry(self._state, wanted.models, self.look_again)
-        self._grants = GrantsWatch(read_terms(wanted.access), self._gateways.grant, self._voice.say)
+        self._grants = GrantsWatch(read_terms(wanted.access), self._gateways.keep, self._voice.say)
         self._inquiry.access = lambda: self._grants.facts
+        self._pressure = -1  # gateways may know a level from a follower before this one
         self._look = asyncio.Event()
         self._openers = ThreadPoolExecutor(PARALLEL_OPENS, thread_name_prefix="open")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
@@ -85,12 +91,15 @@ class Follower:
             asyncio.create_task(self._inquiry.serve(status)),
             asyncio.create_task(self._grants.run(self._plan.poll)),
         ]
+        budget = budget_of(self._limits.memory, self._pids)
+        if budget is not None:
+            servers.append(asyncio.create_task(Watch(budget, self._state, self).run()))
         self._tasks.update((routes, *servers))
         for task in (routes, *servers):
             task.add_done_callback(_end_with)
         while line := await events.readline():
             self._event(json.loads(line))
-            self._settle()
+            self.settle()
 
     def look_again(self) -> None:
         """Read the registry now."""
@@ -145,22 +154,38 @@ class Follower:
     def went(self, gateway: int) -> None:
         """A gateway's connection ended."""
         state.gateway_went(self._state, gateway)
-        self._settle()
+        self.settle()
 
     def acknowledged(self, gateway: int, version: int, swap_ms: float) -> None:
         """A gateway has made a table effective."""
         state.acknowledged(self._state, gateway, version)
         self._inquiry.swapped(swap_ms)
-        self._settle()
+        self.settle()
+
+    # memory
+
+    def _pids(self) -> list[int | None]:
+        return [*self._inquiry.pids(), *(process.pid for process in self._state.processes.values())]
+
+    def pressed(self, level: int, share: float) -> None:
+        """So much of the memory budget is in use, which means this level of pressure."""
+        self._cells[metrics.GATEWAY_AT["salver_memory_used_ratio"]] = share
+        if level != self._pressure:
+            self._pressure = level
+            self._gateways.keep(Pressure(level))
+
+    def told(self, event: str, text: str) -> None:
+        """Say one thing."""
+        self._voice.say(event, text)
 
     # what follows from it
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Decide and act until there is nothing left to do for now."""
         if not self._settled:
             return  # the routes were not read yet: whatever is there stays as it is
         for _ in range(100):
-            actions = settle(self._state, time.monotonic())
+            actions = reconcile.settle(self._state, time.monotonic())
             for action in actions:
                 self._do(action)
             if not actions:
@@ -222,7 +247,7 @@ class Follower:
             model = self._state.models[key[0]]
             if key[1] in model.refused:
                 self._voice.tell(refused(model, failure, key[1]))
-        self._settle()
+        self.settle()
 
     async def _fall_back(self, fallback: Fallback) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -259,7 +284,7 @@ class Follower:
             if not self._settled:
                 self._settled = True
                 self._say_hello()
-            self._settle()
+            self.settle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), self._plan.poll)
 
@@ -308,7 +333,7 @@ class Follower:
         if why:
             self._voice.say("registry-down", f"the registry {self._plan.registry} can't be read: {why}")
         self._settled = True
-        self._settle()
+        self.settle()
 
 
 def _end_with(task: asyncio.Task[None]) -> None:
@@ -339,7 +364,7 @@ async def follow(options: argparse.Namespace) -> None:
     events, keeper = await asyncio.open_unix_connection(
         sock=socket.socket(fileno=options.keeper_fd), limit=LONGEST_LINE
     )
-    follower = Follower(wanted, releases, Deaths(metrics.Block(options.metrics_fd)), keeper)
+    follower = Follower(wanted, releases, metrics.Block(options.metrics_fd), keeper)
     control, status = (socket.socket(fileno=number) for number in (options.control_fd, options.status_fd))
     await follower.run(events, control, status)
 

@@ -1,4 +1,4 @@
-"""The follower's end of the control socket: gives gateways the newest table and grants, hears what is in force."""
+"""The follower's end of the control socket: tells gateways what holds from now on, hears what is in force."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from salver.access.terms import Grants
 from salver.gateway.control import receive
-from salver.gateway.table import Ack, Hello, Table, pack
+from salver.gateway.table import Ack, Hello, Pressure, Table, pack
 
 LONGEST_LINE = 1 << 16
 
@@ -32,7 +32,7 @@ class Gateways:
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
         self._writers: dict[int, asyncio.StreamWriter] = {}
-        self._grants: Grants | None = None
+        self._kept: dict[type, Grants | Pressure] = {}
         self._failed: asyncio.Future[None]
 
     async def serve(self, listener: socket.socket) -> None:
@@ -46,14 +46,15 @@ class Gateways:
 
     def publish(self, table: Table) -> None:
         """Give every connected gateway this table."""
-        line = pack(table)
-        for writer in self._writers.values():
-            writer.write(line)
+        self._tell(table)
 
-    def grant(self, grants: Grants) -> None:
-        """Give every gateway these grants, now and when it comes."""
-        self._grants = grants
-        line = pack(grants)
+    def keep(self, message: Grants | Pressure) -> None:
+        """Tell every gateway, now and when it comes; what was kept of the same kind is no longer told."""
+        self._kept[type(message)] = message
+        self._tell(message)
+
+    def _tell(self, message: Table | Grants | Pressure) -> None:
+        line = pack(message)
         for writer in self._writers.values():
             writer.write(line)
 
@@ -72,8 +73,8 @@ class Gateways:
             if isinstance(message, Hello):
                 index = message.gateway
                 self._writers[index] = writer
-                if self._grants is not None:
-                    writer.write(pack(self._grants))
+                for kept in self._kept.values():
+                    writer.write(pack(kept))
                 table = self._heard.came(index)
                 if table is not None:
                     writer.write(pack(table))

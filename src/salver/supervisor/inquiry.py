@@ -49,6 +49,10 @@ class Inquiry:
         if child["kind"] != "worker":
             self._others[child["name"]] = {name: child[name] for name in ("name", "pid", "restarts")}
 
+    def pids(self) -> list[int]:
+        """The processes of the server that are no workers."""
+        return [self._card["pid"], *(each["pid"] for each in self._others.values() if each["pid"] is not None)]
+
     def swapped(self, swap_ms: float) -> None:
         """A gateway said how long its last swap took."""
         self._swap_ms = swap_ms
@@ -181,8 +185,8 @@ def standing(state: State, model: Model) -> str:
     if model.live is None or model.swap is not None or (route and route.live != model.live):
         return "loading"
     release = model.releases.get(model.live)
-    names = release.worker_names if release else []
-    return "ready" if any(state.processes[name].ready for name in names if name in state.processes) else "crashing"
+    workers = (process for process in state.processes.values() if release and process.group == release.name)
+    return "ready" if any(process.ready for process in workers) else "crashing"
 
 
 def _describe_release(state: State, release: Release) -> dict[str, Any]:

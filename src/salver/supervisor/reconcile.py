@@ -251,9 +251,36 @@ def _publish(state: State, now: float) -> Iterator[Action]:
 
 def _entry(state: State, release: Release) -> Loaded:
     assert release.facts is not None, "a loaded release was opened"
-    addresses = {name: state.processes[name].address for name in release.worker_names if name in state.processes}
-    workers = tuple(Worker(name, address) for name, address in addresses.items() if address)
+    processes = [state.processes[name] for name in release.worker_names if name in state.processes]
+    if not _is_proven(state, release):
+        processes += [process for process in replaced(state, release) if not process.stopping]
+    workers = tuple(Worker(process.name, process.address) for process in processes if process.address)
     return replace(release.facts.loaded, workers=workers)
+
+
+def replaced(state: State, release: Release) -> list[Process]:
+    """The workers of a release whose place another takes, and that have not ended yet.
+
+    Where another one answers, such a worker leaves the table at once, and ends before its successor starts; else it
+    goes on until that is proven.
+    """
+    names = set(release.worker_names)
+    return [each for each in state.processes.values() if each.group == release.name and each.name not in names]
+
+
+def _is_proven(state: State, release: Release) -> bool:
+    """Whether one of the workers that a release should have is proven."""
+    return any(state.processes[name].ready for name in release.worker_names if name in state.processes)
+
+
+def _is_left(state: State, process: Process, now: float) -> bool:
+    """Whether no gateway has a request any more on a worker whose place another takes."""
+    if any(process.name == worker.name for entry in state.table.releases for worker in entry.workers):
+        process.left_at = None
+        return False
+    if process.left_at is None:
+        process.left_version, process.left_at = state.table.version, now
+    return _nowhere(state, process.left_version, process.left_at, now)
 
 
 def _confirm(state: State, now: float) -> Iterator[Action]:
@@ -274,7 +301,7 @@ def _confirm(state: State, now: float) -> Iterator[Action]:
             loading = len(release.worker_names) - ready
             yield Tell("live", release.name, workers=ready, loading=loading, seconds=swap.seconds)
     for release in list(all_releases(state)):
-        if release.phase == "leaving" and _nowhere(state, release, now):
+        if release.phase == "leaving" and _nowhere(state, release.left_version, release.left_at, now):
             del state.models[release.model].releases[release.number]
             slot = state.slots.pop(release.name)
             if slot not in state.slots.values():
@@ -288,16 +315,16 @@ def _everywhere(state: State, version: int, now: float) -> bool:
     return bool(state.acks) and all(max(versions, default=-1) >= version for versions in state.acks.values())
 
 
-def _nowhere(state: State, release: Release, now: float) -> bool:
-    """Whether no gateway has a request on this release any more.
+def _nowhere(state: State, version: int, since: float | None, now: float) -> bool:
+    """Whether no gateway has a request any more on what table `version` left out, at `since`.
 
     Only the confirmation of the very table that left it out says so: a later table may be confirmed earlier.
     """
-    if release.left_at is None or now >= release.left_at + state.drain_timeout + MISSING_GATEWAY:
+    if since is None or now >= since + state.drain_timeout + MISSING_GATEWAY:
         return True
     if len(state.acks) < state.expected_gateways:
         return False
-    return all(release.left_version in versions for versions in state.acks.values())
+    return all(version in versions for versions in state.acks.values())
 
 
 def _staff(state: State, now: float) -> Iterator[Action]:
@@ -316,14 +343,16 @@ def _staff(state: State, now: float) -> Iterator[Action]:
     for process in state.processes.values():
         phase = phases.get(process.group)
         failed = phase == "leaving" and process.status.get("state") == "failed"  # no gateway has a request there
-        if not process.stopping and process.name not in needed and (phase not in ("opening", "leaving") or failed):
+        if process.stopping or process.name in needed or (phase in ("opening", "leaving") and not failed):
+            continue
+        if phase != "loaded" or _is_left(state, process, now):
             process.stopping = True
             yield Stop(process.name)
     room = state.loads_at_once - sum(process.is_loading(now) for process in state.processes.values())
     missing = [name for name in needed if name not in state.processes]
     for name in sorted(missing, key=lambda name: needed[name].worker_names.index(name)):
         release = needed[name]
-        if release.facts is None or room <= 0:
+        if release.facts is None or room <= 0 or (replaced(state, release) and _is_proven(state, release)):
             continue
         room -= 1
         release.since = now

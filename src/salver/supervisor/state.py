@@ -31,13 +31,17 @@ Phase = Literal["opening", "starting", "loaded", "leaving"]
 
 
 class Facts(Struct, frozen=True):
-    """A release that is fetched and verified: what gateways have to know, where it lies and runs, how many workers."""
+    """A release that is fetched and verified: what gateways have to know, where it lies and runs, how many workers.
+
+    `indices` are the numbers in their names once one was replaced; before, they count from 0.
+    """
 
     loaded: Loaded
     folder: str
     workers: int
     threads: int
     place: Place = Place()
+    indices: tuple[int, ...] = ()
 
 
 class Failure(Struct, frozen=True):
@@ -61,7 +65,10 @@ LONG_LOAD = 10.0
 
 
 class Process(Struct):
-    """One worker process as the keeper tells it. `gone` means that it will not start again by itself."""
+    """One worker process as the keeper tells it. `gone` means that it will not start again by itself.
+
+    Where another took its place, table `left_version` left it out at `left_at`, on the monotonic clock.
+    """
 
     name: str
     group: str
@@ -73,6 +80,8 @@ class Process(Struct):
     gone: bool = False
     last_exit: int | None = None
     asked_at: float = -LONG_LOAD
+    left_version: int = 0
+    left_at: float | None = None
 
     def is_loading(self, now: float) -> bool:
         """Whether it was started lately and is neither proven nor refused yet."""
@@ -108,7 +117,7 @@ class Release(Struct):
     @property
     def worker_names(self) -> list[str]:
         """The names of the workers it should have."""
-        return [f"{self.name}/{i}" for i in range(self.facts.workers)] if self.facts else []
+        return [f"{self.name}/{i}" for i in self.facts.indices or range(self.facts.workers)] if self.facts else []
 
 
 class Swap(Struct, frozen=True):

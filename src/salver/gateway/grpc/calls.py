@@ -309,4 +309,5 @@ def _count_refusal(service: Service, model: str, problem: SalverError) -> None:
     if entry is None:
         service.front.count("salver_malformed_requests")
     else:
-        entry.tally.refused(problem.code)
+        service.bound(problem)
+        entry.tally.refused(problem.code, problem.limit)

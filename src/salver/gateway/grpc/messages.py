@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from salver.errors import SalverError, error
+from salver.errors import error
 from salver.gateway.compressed import Decompressor
-from salver.limits import Limits, over
+from salver.limits import Limits
 from salver.memory import HEAP
 
 
 class Messages:
     """Cuts what a peer says on one stream into messages."""
 
-    __slots__ = ("_buffer", "_gzip", "_limits")
+    __slots__ = ("_buffer", "_gzip", "limits")
 
     def __init__(self, limits: Limits, *, gzip: bool) -> None:
         self._buffer = bytearray()
         self._gzip = gzip
-        self._limits = limits
+        self.limits = limits
 
     def __len__(self) -> int:
         """Bytes of the message that is not whole yet."""
@@ -36,8 +36,8 @@ class Messages:
         buffer += data
         while len(buffer) >= 5:
             size = self._size()
-            if size > self._limits.body:
-                raise too_large(self._limits.body)
+            if size > self.limits.body:
+                raise self.limits.too_large("message")
             if len(buffer) < size + 5:
                 return
             HEAP.took(size)
@@ -53,17 +53,12 @@ class Messages:
     def _unpacked(self, message: bytes) -> bytes:
         if not self._gzip:
             raise error("bad-request", "a message is compressed, and grpc-encoding does not say how")
-        inner = Decompressor(b"gzip", self._limits.compression_ratio)
+        inner = Decompressor(b"gzip", self.limits.compression_ratio)
         parts, size = [], 0
         for part in inner.parts(message):
             size += len(part)
-            if size > self._limits.body:
-                raise too_large(self._limits.body)
+            if size > self.limits.body:
+                raise self.limits.too_large("message")
             parts.append(part)
         inner.end()
         return b"".join(parts)
-
-
-def too_large(most: int) -> SalverError:
-    """The error of a message over the limit."""
-    return over("body", "too-large", f"the message is over {most} bytes", hint="send fewer rows per call")

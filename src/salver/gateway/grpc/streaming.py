@@ -54,6 +54,7 @@ class Streaming(Stream):
             return
         if not len(self._messages):
             self.since = now
+        self._messages.limits = self.service.limits  # while a stream is open they may change
         try:
             for message in self._messages.feed(data):
                 self._held.append(message)
