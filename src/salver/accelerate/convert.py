@@ -7,13 +7,14 @@ preprocessing and linear models stay float64, and what a tree is given is rounde
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from salver import plugins
-from salver.accelerate import boosters, histogram, imputer
+from salver.accelerate import agreement, bins, boosters, graphs, histogram, imputer, ordinal
 from salver.errors import SalverError, error
 from salver.signature import Column, Field, Signature, Tensor
 
@@ -21,6 +22,9 @@ NULL_TEXT: Final = "\ue000null"
 """Stands for null in the texts of a graph, which has none: a character that no text uses, and a word."""
 
 OPSET: Final = {"": 19, "ai.onnx.ml": 3}
+
+OWN: Final = (bins, histogram, imputer, ordinal)
+"""Modules that convert what skl2onnx doesn't, or not in float64."""
 
 _SINGLE: Final = (
     "sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest",
@@ -36,44 +40,92 @@ class Graph(NamedTuple):
     options: dict[str, Any]
 
 
+class Lost(NamedTuple):
+    """A step that isn't converted: its place in the model, its class, and in our words why a converter won't."""
+
+    place: str
+    kind: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.kind})" + (f": {self.why}" if self.why else "")
+
+
+class Unconvertible(SalverError):
+    """`unsupported-model` that names the steps at fault; `lost` is empty where that is not known of any one."""
+
+    def __init__(self, model: Any, lost: Sequence[Lost]) -> None:
+        self.lost = tuple(lost)
+        count = f"{len(lost)} of its steps {'have' if len(lost) > 1 else 'has'} no converter"
+        super().__init__(
+            "unsupported-model",
+            f"{type(model).__name__} can't be converted to ONNX: {count if lost else 'no graph of its steps runs'}",
+            hint="nothing was published; a pipeline without these steps, or with other settings of them, can be "
+            "accelerated",
+            details=tuple(map(str, lost or _named(model))),
+        )
+
+
 def convert(model: Any, signature: Signature) -> Graph:
-    """The graph of a fitted estimator or pipeline; `unsupported-model` names every step that has no converter."""
+    """The graph of a fitted estimator or pipeline, which opens; raises Unconvertible."""
     try:
         import skl2onnx
     except ModuleNotFoundError:
         raise plugins.missing_extra("skl2onnx", needed_for="converting a model to ONNX") from None
-    prepared = prepare(model)
-    boosters.register(step for _, step in leaves(prepared))
-    lost = unsupported(prepared)
+    boosters.register(step for _, step in leaves(model))
+    lost = unsupported(model)
     if lost:
-        raise no_converter(model, lost)
+        raise Unconvertible(model, lost)
+    copies: dict[int, Any] = {}
+    prepared = prepare(model, copies)
     types = initial_types(columns_of(model, signature), signature, stacked=not _by_name(model, signature))
     options = {id(prepared): {"zipmap": False}} if hasattr(prepared, "predict_proba") else None
     try:
         graph = skl2onnx.convert_sklearn(
-            prepared, name="model", initial_types=types, options=options, target_opset=dict(OPSET),
-            custom_conversion_functions={**imputer.conversions(), **histogram.conversions()},
-            custom_shape_calculators=imputer.shapes(),
-        )  # fmt: skip
+            prepared,
+            name="model",
+            initial_types=types,
+            options=options,
+            target_opset=dict(OPSET),
+            custom_conversion_functions={kind: made for part in OWN for kind, made in part.conversions().items()},
+            custom_shape_calculators=_shapes(prepared),
+        )
     except Exception as problem:  # a converter may fail in any way: it is read as "can't"
-        names = ", ".join(f"{place} ({type(step).__name__})" for place, step in leaves(model))
-        raise error(
-            "unsupported-model",
-            f"{type(model).__name__} can't be converted to ONNX: {type(problem).__name__}: {str(problem)[:300]}",
-            hint=f"nothing was published; its steps are {names}",
-        ) from problem
+        raise Unconvertible(model, _at_fault(model, copies, problem)) from problem
+    data = agreement.agreed(graph.SerializeToString(deterministic=True))
+    if not graphs.opens(data):
+        raise Unconvertible(model, ())
     texts = any(isinstance(field, Column) and field.type in ("str", "category") for field in signature.inputs)
-    return Graph(graph.SerializeToString(deterministic=True), {"null_text": NULL_TEXT} if texts else {})
+    return Graph(data, {"null_text": NULL_TEXT} if texts else {})
 
 
-def no_converter(model: Any, lost: Sequence[str]) -> SalverError:
-    """The error that names the steps without a converter."""
-    return error(
-        "unsupported-model",
-        f"{type(model).__name__} can't be converted to ONNX: {len(lost)} of its steps have no converter",
-        hint="nothing was published; a pipeline without these steps can be accelerated",
-        details=tuple(lost),
-    )
+def _shapes(model: Any) -> dict[type[Any], Any]:
+    shapes = agreement.shapes(_steps(model))
+    for part in (bins, imputer, ordinal):
+        shapes |= part.shapes()
+    return shapes
+
+
+def _at_fault(model: Any, copies: Mapping[int, Any], problem: Exception) -> list[Lost]:
+    """The step whose converter raised `problem`; `copies` holds the copy of each step, by the id of the step."""
+    places = {id(copies[id(step)]): lost for step, lost in zip(_steps(model), _named(model), strict=True)}
+    found, module = None, ""
+    for frame, _ in traceback.walk_tb(problem.__traceback__):
+        operator = frame.f_locals.get("operator")
+        found = places.get(id(getattr(operator, "raw_operator", None)), found)
+        module = frame.f_globals.get("__name__", "")
+    if found is None:
+        return _named(model) if len(places) == 1 else []
+    ours = module.partition(".")[0] == __name__.partition(".")[0]
+    return [found._replace(why=str(problem) if ours else "no converter for its settings")]
+
+
+def _steps(model: Any) -> list[Any]:
+    return [step for _, step in leaves(model)]
+
+
+def _named(model: Any) -> list[Lost]:
+    return [Lost(place, type(step).__name__) for place, step in leaves(model)]
 
 
 def leaves(model: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -92,11 +144,11 @@ def leaves(model: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(step, f"{place}/{name}" if place else name)
 
 
-def unsupported(model: Any) -> list[str]:
-    """The steps that nothing converts, as `columns/spline (SplineTransformer)`."""
+def unsupported(model: Any) -> list[Lost]:
+    """The steps of a class that nothing converts."""
     from skl2onnx._supported_operators import sklearn_operator_name_map as known
 
-    return [f"{place} ({type(step).__name__})" for place, step in leaves(model) if type(step) not in known]
+    return [lost for step, lost in zip(_steps(model), _named(model), strict=True) if type(step) not in known]
 
 
 def columns_of(model: Any, signature: Signature) -> tuple[Field, ...]:
@@ -146,10 +198,13 @@ def _spelled(field: Field) -> str:
     return f"an array of {field.dtype}" if isinstance(field, Tensor) else f"{field.type}, which may be null"
 
 
-def prepare(model: Any) -> Any:
-    """A copy that converters understand and that answers the same: nulls of texts get a text, trees their rounding."""
-    changed = copy.deepcopy(model)
-    for _, step in leaves(changed):
+def prepare(model: Any, copies: dict[int, Any]) -> Any:
+    """A copy that converters understand and that answers the same: nulls of texts get a text, trees their rounding.
+
+    `copies` receives the copy of each part, by the id of the part.
+    """
+    changed = copy.deepcopy(model, copies)
+    for step in _steps(changed):
         _name_nulls(step)
         boosters.forget_names(step)
     return _rounded(changed)
@@ -157,14 +212,14 @@ def prepare(model: Any) -> Any:
 
 def _name_nulls(step: Any) -> None:
     if hasattr(step, "categories_"):
-        step.categories_ = [_named(categories) for categories in step.categories_]
+        step.categories_ = [_null_named(categories) for categories in step.categories_]
     if hasattr(step, "statistics_") and step.statistics_.dtype == object:
         step.missing_values = NULL_TEXT
         if step.fill_value is None and step.strategy == "constant":
             step.fill_value = "missing_value"
 
 
-def _named(categories: Any) -> Any:
+def _null_named(categories: Any) -> Any:
     if categories.dtype != object:
         return categories
     named = [NULL_TEXT if value is None or value != value else value for value in categories.tolist()]

@@ -36,8 +36,14 @@ def catboost(folder: Path, manifest: Manifest) -> Graph:
         try:
             model.save_model(str(path), format="onnx")
         except library.CatBoostError as problem:
-            raise _can_not(f"CatBoost says: {problem}") from None
-        return Graph(graphs.without_maps(path.read_bytes(), manifest.signature.outputs[0].name), {})
+            raise _can_not("CatBoost has no graph of this model") from problem
+        data = path.read_bytes()
+    if graphs.classifies(data) and not hasattr(model, "predict_proba"):
+        raise _can_not(
+            f"a {manifest.options['kind']} that was trained on classes answers raw scores, where a graph answers "
+            "classes; a CatBoostClassifier can be converted"
+        )
+    return Graph(graphs.without_maps(data, manifest.signature.outputs[0].name), {})
 
 
 def torch(folder: Path, manifest: Manifest) -> Graph:

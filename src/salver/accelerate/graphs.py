@@ -21,6 +21,19 @@ def written(graph: Any) -> bytes:
     return data
 
 
+def opens(data: bytes) -> bool:
+    """Whether the runtime takes the graph."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's own errors have no common base
+        return False
+    return True
+
+
 def shares_alone(data: bytes, output: str) -> bytes:
     """A classifier's graph that answers what a native booster does: the share of the second of two classes, or all."""
     from onnx import numpy_helper
@@ -62,6 +75,15 @@ def labelled(graph: Any, classes: Sequence[Any] | None) -> None:
     _outputs(graph, [("prediction", TensorProto.STRING if texts else TensorProto.INT64, [None]), *kinds])
 
 
+def classifies(data: bytes) -> bool:
+    """Whether a CatBoost graph answers classes."""
+    return _ends_in_map(read(data))
+
+
+def _ends_in_map(graph: Any) -> bool:
+    return bool(graph.graph.node[-1].op_type == "ZipMap")
+
+
 def without_maps(data: bytes, output: str) -> bytes:
     """A CatBoost graph whose probabilities are a matrix, not a list of maps, and whose score is called `output`."""
     from onnx import TensorProto
@@ -69,7 +91,7 @@ def without_maps(data: bytes, output: str) -> bytes:
     graph = read(data)
     graph.ir_version = max(graph.ir_version, 4)
     nodes = graph.graph.node
-    if nodes[-1].op_type == "ZipMap":
+    if _ends_in_map(graph):
         shares, label = nodes[-1].input[0], graph.graph.output[0]
         kind: int = label.type.tensor_type.elem_type
         del nodes[-1]

@@ -94,8 +94,8 @@ class Judge:
             answer = {key: values[row : row + 1] for key, values in got.outputs.items()}
             verdict = "refused" if refused[row] else "different" if lost[row] else self._verdict(one, answer)
             counts[verdict] += 1
-            before = None if refused[row] else {key: values[row].tolist() for key, values in wanted.outputs.items()}
-            after = None if lost[row] else {key: values[row].tolist() for key, values in got.outputs.items()}
+            before = None if refused[row] else _plain(wanted.outputs, row)
+            after = None if lost[row] else _plain(got.outputs, row)
             self._differences.append(Difference(name, self._shown(rows[places[row]]), before, after, verdict))
         return Compared(name, count, int(equal.sum()), int((close & ~equal).sum()), **counts)
 
@@ -111,6 +111,11 @@ class Judge:
     def _shown(self, row: Row) -> Row:
         private = {field.name for field in self._signature.inputs if field.private}
         return {name: "(private)" if name in private else value for name, value in row.items()}
+
+
+def _plain(outputs: Columns, row: int) -> dict[str, Any]:
+    """One row's answer in plain Python: texts and numbers, and lists of them."""
+    return {name: values[row : row + 1].tolist()[0] for name, values in outputs.items()}
 
 
 def _mask(failures: Mapping[int, Any], count: int) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from salver.dispatch.launch import worker_environment
 from salver.dispatch.local import LOAD_TIMEOUT, LocalRelease
 from salver.environments.closure import NO_WISHES, Wishes, lock_for
 from salver.environments.place import default_cache
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.lock import Lock, check, normalised, pins
 from salver.packaging import assembly
 from salver.packaging.card import card
@@ -77,12 +78,12 @@ def accelerate(source: Source, target: Path) -> Accelerated:
         scratch = Path(temporary)
         (scratch / "rows.json").write_bytes(msgspec.json.encode(sets))
         (scratch / "timed.json").write_bytes(msgspec.json.encode(list(sets.values())[-1][:TIMED]))
-        _run("salver.accelerate", scratch, source.folder, target, scratch / "rows.json")
+        _run(source, "salver.accelerate", scratch, source.folder, target, scratch / "rows.json")
         evidence = _evidence(target)
         _require(evidence, manifest)
         finished = _assemble(source, target, evidence)
         asyncio.run(_prove(source, target))
-        before, after = (_measure(folder, scratch) for folder in (source.folder, target))
+        before, after = (_measure(source, folder, scratch) for folder in (source.folder, target))
     speed = [Speed(int(size), before[size], after[size]) for size in before]
     return Accelerated(target, finished, evidence, speed)
 
@@ -129,22 +130,43 @@ def _lock(source: Source, modules: Iterable[str]) -> Lock:
     return lock
 
 
-def _run(module: str, scratch: Path, *arguments: Path) -> str:
-    """Run a module of ours in a clean process, as a worker is run; returns what it printed."""
+def _run(source: Source, module: str, scratch: Path, *arguments: Path) -> str:
+    """Run a module of ours in a clean process, as a worker is run; returns what it printed.
+
+    Raises what it wrote to error.json; where it broke off without, what it said is kept in the cache.
+    """
     command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
     environment = worker_environment(os.environ, 1)
-    done = subprocess.run(
-        command, env=environment, cwd=scratch, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    said, model = scratch / "said", source.manifest.model
+    with said.open("wb") as stream:
+        try:
+            done = subprocess.run(
+                command, env=environment, cwd=scratch, stdout=subprocess.PIPE, stderr=stream, timeout=TIMEOUT,
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise error("load-failed", f"{model}: converting and comparing took over {TIMEOUT:g} s") from None
     if done.returncode == 0:
-        return done.stdout
+        return done.stdout.decode()
     told = arguments[1] / "error.json"
     if told.is_file():
         problem = json.loads(told.read_text())
         details = tuple(problem["details"])
         raise error(problem["code"], problem["message"], hint=problem["hint"], details=details)
-    ending = tuple(done.stderr.splitlines()[-SHOWN:])
-    raise error("load-failed", f"{module} ended with {done.returncode}", details=ending)
+    log = Path(source.cache or default_cache()) / "logs" / f"accelerate-{model}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(said, log)
+    raise _broken_off(model, done.returncode, log)
+
+
+def _broken_off(model: str, status: int, log: Path) -> SalverError:
+    """The error of a process that ended without saying why in our words; a status below 0 is the signal's number."""
+    hint = f"nothing was published; what the process said is in {log}"
+    if status < 0:
+        name = signal.Signals(-status).name
+        why = f"the process that converts and compares was ended by {name}"
+        return error("load-failed", f"{model}: {why}", hint=f"memory may have run out; {hint}")
+    return error("internal", f"{model}: converting and comparing broke off, which is a bug in Salver", hint=hint)
 
 
 def _evidence(target: Path) -> Evidence:
@@ -211,6 +233,7 @@ async def _prove(source: Source, target: Path) -> None:
         pass
 
 
-def _measure(folder: Path, scratch: Path) -> dict[str, int]:
-    found: dict[str, int] = json.loads(_run("salver.accelerate.measure", scratch, folder, scratch / "timed.json"))
+def _measure(source: Source, folder: Path, scratch: Path) -> dict[str, int]:
+    told = _run(source, "salver.accelerate.measure", scratch, folder, scratch / "timed.json")
+    found: dict[str, int] = json.loads(told)
     return found
