@@ -249,3 +249,31 @@ class Doubling(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         return model_input["a"].to_numpy() * 2
 """
+
+
+class Breaks(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Loads only as long as the file that it names is there."""
+
+    def load_context(self, context: Any) -> None:
+        """Look a name up that is not there."""
+        del context
+        raise KeyError("weights")
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """Answer what came in."""
+        del context, params
+        return model_input
+
+
+def test_a_model_that_raises_while_it_loads_is_named_with_its_folder(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(tmp_path / "breaks", python_model=Breaks(), pip_requirements=[])
+    signature = Signature((Column("a", "float"),), (Column("prediction", "float"),))
+    for act in (
+        lambda: ADAPTER.save(tmp_path / "breaks", tmp_path / "release"),
+        lambda: ADAPTER.in_memory(tmp_path / "breaks", tmp_path / "release", {}, signature),
+    ):
+        with pytest.raises(SalverError, match=r"breaks can't be loaded: it raised KeyError") as caught:
+            act()
+        assert caught.value.code == "unsupported-model"

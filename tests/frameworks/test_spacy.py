@@ -181,6 +181,21 @@ def test_a_component_of_the_users_own_travels_as_code(tmp_path: Path) -> None:
     assert options["imports"] == sorted([f"{__name__}:shout_out", "spacy"])
 
 
+def test_a_component_defined_in_a_function_is_refused_with_that_reason(tmp_path: Path) -> None:
+    @Language.component("inner")  # type: ignore[untyped-decorator]
+    def inner(doc: Any) -> Any:
+        return doc
+
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("entity_ruler")
+    pipeline.add_pipe("inner")
+    with pytest.raises(
+        SalverError, match=r"the component .*<locals>\.inner of .* is defined inside a function"
+    ) as caught:
+        SPACY.save(pipeline, tmp_path)
+    assert (caught.value.code, caught.value.hint) == ("code-not-closed", "move it to the top of its module")
+
+
 @pytest.mark.parametrize("options", [{"method": "predict_proba"}, {"method": "parse"}, {"device": "tpu"}])
 def test_an_option_that_does_not_fit_is_refused(options: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(SalverError) as caught:

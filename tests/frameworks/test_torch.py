@@ -365,3 +365,26 @@ def test_a_tensor_that_numpy_has_no_array_for_is_named_by_its_column() -> None:
     with pytest.raises(SalverError) as caught:
         infer_inputs({"x": torch.ones(3, dtype=torch.bfloat16)})
     assert "column 'x' holds a Tensor of torch.bfloat16" in caught.value.details[0]
+
+
+class Looked(nn.Module):
+    """The mean of what each id stands for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids).mean(dim=1)
+
+
+def test_a_bare_matrix_of_ids_for_an_embedding_is_told_to_have_a_name(tmp_path: Path) -> None:
+    ids, model = np.arange(20).reshape(4, 5) % 10, Looked()
+    bare, outputs = infer_inputs(ids), (Tensor("prediction", "float32", (-1, 3)),)
+    call = TORCH.in_memory(model, tmp_path, {}, Signature(bare, outputs))
+    with pytest.raises(SalverError) as caught:
+        call(to_columns(ids, bare))
+    assert caught.value.code == "bad-examples"
+    assert "examples={'ids': array}" in caught.value.hint
+    named = infer_inputs({"ids": ids})
+    assert TORCH.in_memory(model, tmp_path, {}, Signature(named, outputs))({"ids": ids}).shape == (4, 3)

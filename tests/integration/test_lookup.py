@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import salver
@@ -54,6 +55,15 @@ def test_a_plain_table_gives_arrays(tmp_path: Path) -> None:
     assert (rows.values == np.stack([VECTORS[7], VECTORS[7] * 0 - 1, VECTORS[7] * 0 - 1, VECTORS[7]])).all()
     assert rows.found.tolist() == [True, False, False, True]
     assert table.get(["x"], default=VECTORS[0]).values.tolist() == [VECTORS[0].tolist()]
+
+
+def test_a_dataframe_is_a_table_of_its_columns(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"score": [0.5, 1.5], "city": ["Oslo", "Lima"]}, index=["a", "b"])
+    written = tmp_path / "frame", tmp_path / "mapping"
+    salver.Table.write(written[0], frame.index, frame)
+    salver.Table.write(written[1], ["a", "b"], {name: frame[name].to_numpy() for name in frame})
+    assert written[0].read_bytes() == written[1].read_bytes()
+    assert salver.Table(written[0])["b"] == {"score": 1.5, "city": "Lima"}
 
 
 def test_a_row_that_is_missing_gets_the_defaults(path: Path) -> None:

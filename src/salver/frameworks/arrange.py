@@ -44,6 +44,7 @@ def in_order(inputs: Sequence[Field], wanted: Sequence[str]) -> tuple[Field, ...
         raise error(
             "bad-signature",
             f"the model was trained with columns that the signature doesn't have: {', '.join(missing)}",
+            hint="give examples as a DataFrame with the columns of training",
         )
     return tuple(fields[name] for name in wanted)
 
@@ -97,6 +98,31 @@ def frame(fields: tuple[Field, ...], levels: Levels) -> Arrange:
         return made
 
     return arrange
+
+
+def frame_of(fields: tuple[Field, ...], kept: Mapping[str, Mapping[str, Any]]) -> Arrange:
+    """A DataFrame of these fields; those in `kept` have the pandas categories that `categories_of` describes there."""
+
+    def arrange(columns: Columns) -> Any:
+        import pandas as pd
+
+        made = tables.to_dataframe(columns, fields)
+        for name in kept.keys() & set(made.columns):
+            levels, said = kept[name]["levels"], kept[name]["dtype"]
+            places = places_of(levels)
+            codes = [places.get(value, -1) for value in columns[name].tolist()]
+            index = pd.Index(levels, dtype=said or None)
+            made[name] = pd.Categorical.from_codes(codes, categories=index, ordered=kept[name]["ordered"])
+        return made
+
+    return arrange
+
+
+def categories_of(dtype: Any) -> dict[str, Any]:
+    """A pandas categorical dtype as plain values: its `levels`, the `dtype` of numbers among them, `ordered` or not."""
+    found = dtype.categories
+    number = getattr(found.dtype, "kind", "O") in "iufb"
+    return {"levels": found.tolist(), "dtype": found.dtype.name if number else "", "ordered": bool(dtype.ordered)}
 
 
 def places_of(known: Sequence[Any]) -> dict[Any, int]:

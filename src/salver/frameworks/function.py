@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,9 @@ def _find(entry: str) -> type[Any]:
             found = getattr(found, name)
     except (ImportError, AttributeError) as problem:
         raise error(
-            "load-failed", f"the model's class {entry} can't be found: {problem}", hint=f"looked on {sys.path[0]} first"
+            "load-failed",
+            f"the model's class {entry} can't be found: {type(problem).__name__}",
+            hint="define it at the top of its module, under the name that it has itself",
         ) from problem
     if not isinstance(found, type):
         raise error("load-failed", f"{entry} is not a class")

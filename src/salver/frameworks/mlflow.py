@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from salver import plugins, tables
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.frameworks import Columns, Predict, Saved, pickled
 from salver.frameworks.answers import promised
 from salver.frameworks.arrange import in_order
@@ -103,7 +103,7 @@ class Mlflow:
     ) -> Callable[[Columns], Any]:
         """The function that predicts with the model as it is in memory, or as MLflow loads it from its own folder."""
         del folder
-        loaded = _pyfunc(Path(model)) if isinstance(model, str | os.PathLike) else model
+        loaded = _own(Path(model)) if isinstance(model, str | os.PathLike) else model
         return _call(loaded, options, signature)
 
 
@@ -128,6 +128,20 @@ def _mlflow() -> Any:
 
 def _pyfunc(folder: Path) -> Any:
     return _mlflow().pyfunc.load_model(str(folder), suppress_warnings=True)
+
+
+def _own(folder: Path) -> Any:
+    """The model of a folder of the user's; raises `unsupported-model`, naming the folder, for whatever it raises."""
+    try:
+        return _pyfunc(folder)
+    except SalverError:
+        raise
+    except Exception as raised:
+        raise error(
+            "unsupported-model",
+            f"the MLflow model in {folder} can't be loaded: it raised {type(raised).__name__}",
+            hint="mlflow.pyfunc.load_model(folder) has to work here before it can be released",
+        ) from raised
 
 
 def _metadata(model: Any) -> Any:
@@ -195,7 +209,7 @@ def _recorded(described: Any, folder: Path) -> set[str]:
     for _ in range(2):
         modules = set(sys.modules)
         with pickled.recording() as seen:
-            _pyfunc(folder)
+            _own(folder)
         if modules == set(sys.modules):
             break
     return seen

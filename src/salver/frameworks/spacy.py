@@ -136,8 +136,15 @@ def _require(model: Any, method: str, labels: Sequence[str]) -> None:
 
 
 def _homes(model: Any) -> set[str]:
-    """The modules of the pipeline's components, as `module:name`."""
+    """The modules of the pipeline's components, as `module:name`; raises `code-not-closed` for one in a function."""
     kinds = [pipe if hasattr(pipe, "__qualname__") else type(pipe) for _, pipe in model.pipeline]
+    for kind in kinds:
+        if "<locals>" in kind.__qualname__:
+            raise error(
+                "code-not-closed",
+                f"the component {kind.__qualname__} of {kind.__module__} is defined inside a function",
+                hint="move it to the top of its module",
+            )
     return {f"{kind.__module__}:{kind.__qualname__.partition('.')[0]}" for kind in kinds}
 
 

@@ -17,7 +17,7 @@ from salver.frameworks.answers import promised
 from salver.frameworks.torch_tensors import Inputs, import_torch
 from salver.frameworks.zip_file import rewrite
 from salver.release import MODEL_DIR
-from salver.signature import Signature
+from salver.signature import Column, Signature
 
 SCRIPT, EXPORTED = "model.pt", "model.pt2"
 _KINDS: Final = {
@@ -88,12 +88,12 @@ class Torch:
         torch, place = import_torch(), torch_tensors.device(options)
         model = _original(model)
         if isinstance(model, torch.export.ExportedProgram):
-            return _call(_moved(model, place), options, signature, place)
+            return _hinting(_call(_moved(model, place), options, signature, place), model, signature)
         if not isinstance(model, torch.jit.ScriptModule):
             torch_module.require_rebuildable(model, options)
         if any(tensor.device != place for tensor in _weights(model)):
             model = copy.deepcopy(model).to(place)
-        call = _call(model, options, signature, place)
+        call = _hinting(_call(model, options, signature, place), model, signature)
 
         def predict(columns: Columns) -> Any:
             with _in_eval_mode(model):
@@ -118,6 +118,26 @@ def _call(model: Any, options: Mapping[str, Any], signature: Signature, place: A
             return answer(forward(arrange(columns)))
 
     return call
+
+
+def _hinting(call: Callable[[Columns], Any], model: Any, signature: Signature) -> Callable[[Columns], Any]:
+    """`call`, which says what to do where whole numbers became a matrix of floats and the model looks them up."""
+
+    def hinting(columns: Columns) -> Any:
+        try:
+            return call(columns)
+        except RuntimeError as raised:
+            matrix = all(isinstance(field, Column) and field.type == "int" for field in signature.inputs)
+            if not matrix or "indices" not in str(raised):
+                raise
+            name = next(iter(_forward(model)[0]), "ids")
+            raise error(
+                "bad-examples",
+                "columns of numbers become one matrix of floats, and the model has an embedding, which looks up ids",
+                hint=f"give the array by name, which makes it one input: examples={{{name!r}: array}}",
+            ) from raised
+
+    return hinting
 
 
 def _forward(model: Any) -> tuple[list[str], int, Callable[[Inputs], Any]]:

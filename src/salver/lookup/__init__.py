@@ -53,8 +53,8 @@ class Table:
     def write(path: str | os.PathLike[str], keys: Iterable[Any], values: Any) -> int:
         """Write a table and return how many rows it has; the same content in the same order is the same file.
 
-        `values` is an array with one row per key, or a mapping of columns: arrays of numbers or times of any shape,
-        str or bytes. Raises `bad-table` where a key comes twice or a column can't be stored.
+        `values` is an array with one row per key, or a mapping of columns or a DataFrame: arrays of numbers or times of
+        any shape, str or bytes. Raises `bad-table` where a key comes twice or a column can't be stored.
         """
         return write(Path(path), [(keys, values)])
 

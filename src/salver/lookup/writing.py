@@ -100,7 +100,7 @@ class _Draft:
             if len(column) != len(keys):
                 raise _bad(f"{_named(name)} has {len(column)} rows for {len(keys)} keys")
         if not self._begun:
-            self._begin(keys, named, not isinstance(values, Mapping))
+            self._begin(keys, named, not _has_names(values))
         if list(named) != list(self._columns):
             raise _bad(f"the columns are {list(self._columns)} in the first batch and {list(named)} in a later one")
         encoded = _encoded(self._kind, keys, self._path, self.rows)
@@ -209,7 +209,14 @@ def cells(values: Any, name: str) -> NDArray[Any] | Texts:
 
 
 def _columns(values: Any) -> list[tuple[Any, Any]]:
-    return list(values.items()) if isinstance(values, Mapping) else [("", values)]
+    if not _has_names(values):
+        return [("", values)]
+    return [(name, values[name]) for name in (values if isinstance(values, Mapping) else values.columns)]
+
+
+def _has_names(values: Any) -> bool:
+    """Whether this is a mapping of columns or a DataFrame."""
+    return isinstance(values, Mapping) or (hasattr(values, "columns") and hasattr(values, "dtypes"))
 
 
 def _kind(values: NDArray[Any] | Texts) -> tuple[str, tuple[int, ...]]:

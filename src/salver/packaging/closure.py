@@ -97,6 +97,8 @@ def _refuse_main(names: list[str], scripts: Mapping[str, Script | Notebook]) -> 
         why, hint = "of an earlier definition", "run the cells that make the model again"
     elif getattr(sys.modules[session.MAIN], "__spec__", None) is not None:
         why, hint = "in a module that python -m runs", "run its file, or import it from another"
+    elif session.running() is not None:
+        why, hint = "defined inside a function of the script or no longer there", "move it to the top of the script"
     else:
         why, hint = "typed into a session that keeps no source", "put it in a file and import it, or use a notebook"
     raise error("code-not-closed", f"the model needs {', '.join(names)}, {why}", hint=hint)

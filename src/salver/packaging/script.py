@@ -37,13 +37,27 @@ def extract(source: str, wanted: Iterable[str], where: str) -> str:
     tree = ast.parse(source, where)
     futures = [node for node in tree.body if is_future(node)]
     flags = future_flags(futures)
-    statements = [Statement(node, flags) for node in tree.body if node not in futures and not _is_main_guard(node)]
+    guards = [node for node in tree.body if _is_main_guard(node)]
+    statements = [Statement(node, flags) for node in tree.body if node not in futures and node not in guards]
+    wanted = set(wanted)
+    _refuse_guarded(wanted - binders_of(statements).keys(), [Statement(node, flags) for node in guards], where)
     kept = reach(statements, wanted)
     for statement, name in kept.items():
         refuse_training(statement, name, f"{where}, line {statement.first},")
     pieces = [ast.unparse(node) for node in futures]
     pieces += texts(source, statements, kept)
     return "\n\n".join(pieces) + "\n"
+
+
+def _refuse_guarded(names: Collection[str], guards: Iterable[Statement], where: str) -> None:
+    """What only a script that runs defines is in no module: raises `code-not-closed`."""
+    found = sorted({name for guard in guards for name in guard.binds & set(names)})
+    if found:
+        raise error(
+            "code-not-closed",
+            f"{where} defines {', '.join(found)} under if __name__ == {MAIN!r}, where no worker can import it from",
+            hint="move the class to the top of its module",
+        )
 
 
 def texts(source: str, statements: Collection[Statement], kept: Collection[Statement]) -> Iterator[str]:

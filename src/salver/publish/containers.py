@@ -30,13 +30,15 @@ def read(rows: Any, names: Sequence[str] = (), *, finite: bool = True) -> list[T
     """The typed columns of `rows`; raises `bad-examples` naming every problem.
 
     `names` are for containers that have none: a 2-D array or a list of lists (else `x0`, `x1`, …), one for a 1-D
-    array or list, and one for an array of three or more dimensions (else `input`), which is one tensor. With `finite`,
+    array, list or Series (else `text` for texts and `x0` for all else), and one for an array of three or more
+    dimensions (else `input`), which is one tensor. With `finite`,
     values that no JSON request can carry are problems too.
     """
     try:
         columns = _named(rows, names)
     except UnusableError as problem:
         raise bad_examples([str(problem)], hint=f"give {ACCEPTED}") from None
+    unnamed = any(not isinstance(column.name, str) for column in columns)
     problems = [*_name_problems([column.name for column in columns]), *_length_problems(columns)]
     typed = []
     for column in columns:
@@ -51,8 +53,11 @@ def read(rows: Any, names: Sequence[str] = (), *, finite: bool = True) -> list[T
     elif not len(columns[0].values):
         problems = [*_name_problems([column.name for column in columns]), "there are no rows"]
     if problems:
-        raise bad_examples(problems)
+        raise bad_examples(problems, hint=_RENAME if unnamed else "")
     return typed
+
+
+_RENAME = "name the columns: frame.columns = ['age', 'income', …], and fit the model on the frame again"
 
 
 def bad_examples(problems: Iterable[str], hint: str = "") -> SalverError:
@@ -90,7 +95,7 @@ def _of_pandas(rows: Any, names: Sequence[str]) -> list[_Named]:
         # by place, since two columns may have the same name
         return [_Named(name, rows.iloc[:, place]) for place, name in enumerate(rows.columns)]
     if is_series(rows):
-        own = rows.name if isinstance(rows.name, str) else "x0"
+        own = rows.name if isinstance(rows.name, str) else _given_to(rows, names)
         return [_Named(names[0] if names else own, rows)]
     raise UnusableError(f"a pandas {type(rows).__qualname__} is no container of rows")
 
@@ -101,7 +106,7 @@ def _of_array(rows: NDArray[Any], names: Sequence[str]) -> list[_Named]:
     if rows.ndim == 0:
         raise UnusableError("an array without dimensions holds no rows")
     if rows.ndim == 1:
-        return [_Named(_given(names, 1)[0], rows)]
+        return [_Named(_given_to(rows, names), rows)]
     if rows.ndim == 2:
         return [_Named(name, rows[:, place]) for place, name in enumerate(_given(names, rows.shape[1]))]
     return [_Named(_given(names or ["input"], 1)[0], rows)]
@@ -128,12 +133,17 @@ def _of_list(given: Sequence[Any], names: Sequence[str]) -> list[_Named]:
         raise UnusableError(f"the rows are of several kinds: dict, {', '.join(kinds)}")
     nested = [row for row in rows if isinstance(row, list | tuple | np.ndarray)]
     if not nested:
-        return [_Named(_given(names, 1)[0], list(rows))]
+        return [_Named(_given_to(rows, names), list(rows))]
     if len(nested) < len(rows) or len({len(row) for row in nested}) > 1:
         raise UnusableError("the rows are not equally long lists")
     if any(isinstance(value, list | tuple | np.ndarray) for value in nested[0]):
         return [_Named(_given(names or ["input"], 1)[0], list(rows))]
     return [_Named(name, [row[i] for row in nested]) for i, name in enumerate(_given(names, len(nested[0])))]
+
+
+def _given_to(values: Any, names: Sequence[str]) -> str:
+    """The name of one column: what was given, else `text` for texts and `x0` for all else."""
+    return _given(names or ["text" if all(isinstance(value, str) for value in values) else "x0"], 1)[0]
 
 
 def _given(names: Sequence[str], count: int) -> Sequence[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salver.errors import SalverError, error
-from salver.publish.columns import Typed, UnusableError, as_array, typed_column
+from salver.publish.columns import Typed, UnusableError, as_array, is_series, typed_column
 from salver.publish.containers import bad_examples, is_column, read
 from salver.signature import Column, ColumnType, Field, Tensor
 from salver.tables.columns import dtype, may_be_null
@@ -29,9 +29,10 @@ ROWS_PER_CATEGORY = 5
 def infer_inputs(examples: Any, *, names: Sequence[str] = (), private: Collection[str] = ()) -> tuple[Field, ...]:
     """The inputs that the examples show: a DataFrame, numpy array, mapping of arrays, structured array, list of dicts.
 
-    Names are taken from the container. A 2-D array is columns called `names`, or `x0`, `x1`, …; an array of more
-    dimensions is one tensor `input`, or `names[0]`. Missing values make a column nullable, keys that some dicts lack
-    make it optional. Nothing of a `private` column's values is kept. Raises `bad-examples` with every problem.
+    Names are taken from the container. A 2-D array is columns called `names`, or `x0`, `x1`, …; one list or array of
+    texts is called `text`, or `names[0]`; an array of more dimensions is one tensor `input`, or `names[0]`. Missing
+    values make a column nullable, keys that some dicts lack make it optional. Nothing of a `private` column's values is
+    kept. Raises `bad-examples` with every problem.
     """
     columns = read(examples, names)
     unknown = [name for name in private if name not in {column.name for column in columns}]
@@ -149,6 +150,7 @@ def _named(examples: Any, inputs: Sequence[Field]) -> list[Typed]:
     with suppress(UnusableError):  # which `read` reports
         examples = as_array(examples)
     nameless = isinstance(examples, np.ndarray) and not examples.dtype.names
+    nameless = nameless or (is_series(examples) and not isinstance(examples.name, str))
     if nameless and len(inputs) == 1 and isinstance(inputs[0], Tensor):
         return read({names[0]: examples})
     rows_of_lists = isinstance(examples, list | tuple) and not any(isinstance(row, Mapping) for row in examples)

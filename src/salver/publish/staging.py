@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -19,12 +18,14 @@ from salver.environments.modules import modules_of, own_of
 from salver.environments.place import default_cache
 from salver.errors import SalverError, error
 from salver.frameworks import Columns, Framework, Saved
+from salver.frameworks.owners import is_own
 from salver.lock import Lock
 from salver.packaging import assembly, closure, proof, session
 from salver.protocols import Decoded
 from salver.publish import golden_rows
 from salver.publish.infer import infer_inputs, infer_outputs, to_columns, to_rows
 from salver.publish.native import Native
+from salver.publish.options import answers_differ, categories, plain, require_options
 from salver.publish.request import ReleaseRequest
 from salver.release import CODE_DIR, FORMAT, LOCK, MODEL_DIR, Manifest, Serving
 from salver.signature import Column, Field, Signature
@@ -54,15 +55,16 @@ class Staged(Struct, frozen=True):
 def stage(request: ReleaseRequest, folder: Path) -> Staged:
     """Write model/, code/ and environment/ of a release to the empty `folder`, and infer what isn't given."""
     adapter = choose_framework(request)
-    _require_options(adapter, request)
+    require_options(adapter, request)
     examples = _examples(adapter, request)
     inputs = _inputs(request, examples)
     rows = to_rows(examples, inputs)
     requests = [golden_rows.stand_in(rows[index], inputs) for index in golden_rows.choose(rows, golden.MAX_ROWS)]
     with session.as_module():
         saved = _save(adapter, request, folder)
-        options = {**saved.options, **request.options}
+        options = plain({**saved.options, **request.options}, request.name)
         provisional = Signature(inputs, request.signature.outputs if request.signature else _UNKNOWN)
+        options |= _categories(adapter, request, examples, options, provisional)
         in_memory = getattr(adapter, "in_memory", None)
         call = in_memory(request.model, folder, options, provisional) if in_memory is not None else None
         lock = _close(request, _needed(saved, call), folder)
@@ -111,6 +113,8 @@ def choose_framework(request: ReleaseRequest) -> Framework:
         raise _no_model_at(request)
     alone = isinstance(request.model, type)
     kind: type[Any] = request.model if alone else type(request.model)
+    if all(_is_users(base) for base in kind.__mro__[:-1]):
+        raise _not_whole(request.name, kind)
     raise error(
         "unsupported-model",
         f"{request.name}: no framework handles {'the class' if alone else 'a'} {kind.__module__}.{kind.__qualname__}"
@@ -118,6 +122,25 @@ def choose_framework(request: ReleaseRequest) -> Framework:
         hint="write a class with load(self, files) and predict(self, rows), see salver.Model; frameworks: "
         + ", ".join(plugins.names(plugins.FRAMEWORKS)),
         details=tuple(broken),
+    )
+
+
+def _is_users(kind: type[Any]) -> bool:
+    return kind.__module__ == session.MAIN or is_own(kind.__module__)
+
+
+def _not_whole(name: str, kind: type[Any]) -> SalverError:
+    """The error for a class of the user's own, given itself or as an object, that isn't a model yet."""
+    lacks = [
+        said
+        for method, said in (("load", "load(self, files)"), ("predict", "predict(self, rows)"))
+        if not callable(getattr(kind, method, None))
+    ]
+    return error(
+        "unsupported-model",
+        f"{name}: {kind.__qualname__} of {kind.__module__} has no {' and no '.join(lacks)}, so it is no model",
+        hint="add what lacks (load may do nothing), or inherit from salver.Model; a worker builds the class anew and "
+        "calls load, so what an object was given before has to be in files=",
     )
 
 
@@ -135,20 +158,6 @@ def _no_model_at(request: ReleaseRequest) -> SalverError:
         f"{request.name}: the model is given as the path {path!r}, which no framework can take",
         hint="as a path, models are .onnx files and MLflow folders (with MLmodel); "
         "load any other and give the object, such as transformers.pipeline(task, folder)",
-    )
-
-
-def _require_options(adapter: Framework, request: ReleaseRequest) -> None:
-    known = getattr(adapter, "options", ())
-    unknown = [name for name in request.options if name not in known]
-    if not unknown:
-        return
-    near = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
-    raise error(
-        "bad-settings",
-        f"{request.name}: the framework {adapter.name} has no such option",
-        hint=f"its options: {', '.join(known)}" if known else "it has none: leave options out",
-        details=tuple(repr(name) + (f", did you mean {near[name][0]!r}?" if near[name] else "") for name in unknown),
     )
 
 
@@ -200,6 +209,22 @@ def _needed(saved: Saved, call: object) -> list[str]:
         named += sorted(modules_of(model))
         named += sorted(name for name in own_of(model) if closure.can_travel(name.partition(":")[0]))
     return named
+
+
+def _categories(
+    adapter: Any, request: ReleaseRequest, examples: Any, options: dict[str, Any], provisional: Signature
+) -> dict[str, Any]:
+    """The option `categories`, where the model answers otherwise, or not at all, without those of the examples."""
+    added = categories(request, examples, provisional.inputs) if getattr(adapter, "takes_categories", False) else {}
+    if not added or request.side_effects == "unsafe":
+        return added
+    columns = to_columns(examples, provisional.inputs)
+    sample = golden_rows.spread(len(examples), SAMPLE)
+    without, within = (
+        adapter.in_memory(request.model, None, each, provisional) for each in (options, {**options, **added})
+    )
+    differ = answers_differ(without, within, {name: values[sample] for name, values in columns.items()})
+    return added if differ else {}
 
 
 def _close(request: ReleaseRequest, needed: Sequence[str], folder: Path) -> Lock:
@@ -262,5 +287,7 @@ def _called(request: ReleaseRequest, call: Callable[[Columns], Any], decoded: De
         raise error(
             "bad-examples",
             f"{request.name}: the model raised {type(raised).__name__} on the examples: {raised}",
-            hint="give examples that the model can answer",
+            hint="fit the model first"
+            if type(raised).__name__ == "NotFittedError"
+            else "give examples that the model can answer",
         ) from raised
