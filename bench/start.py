@@ -14,7 +14,7 @@ from bench.fixtures import Fixture
 from bench.processes import Memory
 from bench.servers import Server, Setting, free_port, running
 
-REPEATS = 3
+REPEATS = 5
 
 BARE = {
     "bare process, scikit-learn": (
