@@ -41,6 +41,7 @@ WORDS = ["Home", "Marital", "Records", "Job"]
 
 def released(folder: Path, model: Any, examples: Any) -> Source:
     """An unproven release of the model, unpacked, to be compared on all its examples."""
+    folder.mkdir(exist_ok=True)
     options = {"method": "predict_proba"} if hasattr(model, "predict_proba") else {}
     salver.release("m", model, examples=examples, registry=str(folder / "registry"), options=options, proof=False)
     store = Registry(FolderStorage(folder / "registry"))
@@ -134,9 +135,10 @@ MIXED = (
 )  # fmt: skip
 
 
-def judged(source: Source, folder: Path) -> Evidence:
-    """What comparing the release with its graph, which holds all of its steps, finds."""
-    found = converted(source.folder, source.manifest)
+def judged(source: Source, folder: Path, other: Source | None = None) -> Evidence:
+    """What comparing the release with its graph, or that of another, which holds all of its steps, finds."""
+    twin = other or source
+    found = converted(twin.folder, twin.manifest)
     assert found.half is None
     saved = onnx.FRAMEWORK.save(found.graph.data, folder)
     options = {**saved.options, **found.graph.options}
@@ -152,24 +154,24 @@ def test_a_pipeline_whose_converters_mix_float32_and_float64_becomes_one_graph_t
     assert judged(released(tmp_path, *made()), tmp_path / "graph").holds
 
 
-def forest_of_words() -> tuple[Any, Any]:
+def forest_of_words(trees: int = 20) -> tuple[Any, Any]:
     features, labels = credit()
-    model = make_pipeline(ordinal(WORDS), SimpleImputer(), RandomForestClassifier(20, random_state=0))
+    model = make_pipeline(ordinal(WORDS), SimpleImputer(), RandomForestClassifier(trees, random_state=0))
     return model.fit(features, labels), features
 
 
-def boosting_of_words() -> tuple[Any, Any]:
+def boosting_of_words(trees: int = 20) -> tuple[Any, Any]:
     found = load_iris(as_frame=True)
     names = found.target_names[found.target]
-    return GradientBoostingClassifier(n_estimators=20, random_state=0).fit(found.data, names), found.data
+    return GradientBoostingClassifier(n_estimators=trees, random_state=0).fit(found.data, names), found.data
 
 
-def lightgbm_of_words() -> tuple[Any, Any]:
+def lightgbm_of_words(trees: int = 20) -> tuple[Any, Any]:
     import lightgbm
 
     features, labels = credit()
     features = features[["Age", "Time", "Amount", "Price"]]
-    return lightgbm.LGBMClassifier(n_estimators=20, verbose=-1).fit(features, labels), features
+    return lightgbm.LGBMClassifier(n_estimators=trees, verbose=-1).fit(features, labels), features
 
 
 WORDED = (forest_of_words, boosting_of_words, lightgbm_of_words)
@@ -177,14 +179,16 @@ WORDED = (forest_of_words, boosting_of_words, lightgbm_of_words)
 
 @pytest.mark.parametrize("made", WORDED, ids=lambda made: made.__name__)
 def test_a_row_that_differs_is_listed_with_its_label_where_labels_are_texts(
-    made: Callable[[], tuple[Any, Any]], tmp_path: Path
+    made: Callable[..., tuple[Any, Any]], tmp_path: Path
 ) -> None:
     model, examples = made()
-    evidence = judged(released(tmp_path, model, examples), tmp_path / "graph")
-    assert evidence.differences
+    other = released(tmp_path / "other", *made(trees=2))
+    evidence = judged(released(tmp_path, model, examples), tmp_path / "graph", other)
+    assert not evidence.holds
     told = [
         answer["prediction"] for each in evidence.differences for answer in (each.original, each.accelerated) if answer
     ]
+    assert told
     assert set(told) <= set(model.classes_)
 
 
