@@ -31,6 +31,7 @@ from tests.integration.server import Server, free_port
 
 CLIENTS = 12
 PATIENCE = 30.0
+STALL = 2.0
 REQUEST = b"GET /healthz/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -76,6 +77,27 @@ def test_a_server_that_ends_answers_every_connection_that_it_did_not_refuse(
     assert process is not None
     knocking = Knocking(server.port)
     asyncio.run(knocking.run(lambda: process.send_signal(signum)))
+    assert process.wait(PATIENCE) == 0
+    assert set(knocking.outcomes) == {"answered"}, knocking.outcomes
+
+
+@pytest.mark.parametrize("stalled", ["gateway", "keeper"])
+def test_a_process_that_gets_no_time_while_the_server_ends_loses_no_connection(
+    start: Callable[..., Server], stalled: str
+) -> None:
+    server = start("--gateways", "2", "--workers", "1", "--drain-delay", "0.3")
+    process = server.process
+    assert process is not None
+    numbers = [process.pid] if stalled == "keeper" else server.gateways()
+
+    def stop() -> None:
+        loop = asyncio.get_running_loop()
+        process.send_signal(signal.SIGTERM)
+        for after, signum in ((0.15, signal.SIGSTOP), (STALL, signal.SIGCONT)):
+            loop.call_later(after, lambda signum=signum: [os.kill(number, signum) for number in numbers])
+
+    knocking = Knocking(server.port)
+    asyncio.run(knocking.run(stop))
     assert process.wait(PATIENCE) == 0
     assert set(knocking.outcomes) == {"answered"}, knocking.outcomes
 

@@ -48,8 +48,8 @@ CERTIFICATES = 1.0
 """Seconds between two looks at the files of the certificates."""
 GATHER = 10.0
 """Seconds that models which answer wait for those that do not yet, before gRPC begins without them."""
-CLOSE_TIME = 0.5
-"""Seconds that the supervisor gets to close the ports; it does where all gateways end."""
+CLOSE_TIME = 10.0 if sys.platform.startswith("linux") else 0.5
+"""Seconds that the supervisor gets to close the ports; on Linux it does where all gateways end."""
 GC_AFTER = 20_000  # the hot path makes no cycles
 
 

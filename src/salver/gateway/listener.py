@@ -20,6 +20,8 @@ from salver.errors import error
 BACKLOG = 1024
 UNSENT = 64 << 10
 """Bytes of an answer that the system keeps for a client that does not read; it would take megabytes."""
+HANDSHAKES = 0.5
+"""Seconds that a port which closes waits for handshakes that have begun; those that take longer go on."""
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 _Stamps = tuple[tuple[int, int, int] | None, ...]
@@ -99,8 +101,8 @@ class Listener:
             await asyncio.wait_for(ended.wait(), patience)
         self._take(ended)
         loop.remove_reader(self._socket)
-        if self._taking:  # a handshake may take longer; it goes on
-            await asyncio.wait(self._taking, timeout=patience)
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=HANDSHAKES)
 
     def _take(self, ended: asyncio.Event) -> None:
         """Accept every connection that waits."""

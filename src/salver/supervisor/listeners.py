@@ -19,9 +19,12 @@ from salver.errors import error
 BACKLOG = 1024
 SETTLE = 0.05
 """Seconds that connections which have begun get to be whole and accepted, once no other begins."""
+WAIT = 10.0
+"""Seconds after which those that nobody has accepted are given up."""
 _PRIVATE = 0o600
 _ATTACH_FILTER = 26
 _FLAGS_OF_TCP = 13
+_WAITING = 24  # where Linux writes, among the facts about a socket that listens, how many connections wait on it
 _NO_SYN = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -39,30 +42,50 @@ class Closing:
     """How ports close without resetting a connection that a client believes open.
 
     First the kernel drops what would begin a new one: its client asks again in a second, and is refused. Those that
-    have begun are accepted meanwhile. Then the sockets end, for every process that holds them.
+    have begun are accepted meanwhile, however long a gateway gets no time for it. Then the sockets end, for every
+    process that holds them.
     """
 
     def __init__(self, ports: Sequence[socket.socket]) -> None:
         self._ports = ports
-        self._deaf = False
+        self._deaf_until: float | None = None  # None while connections may begin
         self.due: float | None = None  # when the next step is, None for never
 
     def begin(self, at: float) -> None:
         """Close at this moment, or earlier if that was said."""
-        if not self._deaf:
+        if self._deaf_until is None:
             self.due = at if self.due is None else min(self.due, at)
 
     def go_on(self, now: float) -> None:
         """Take the step that is due, if one is."""
         if self.due is None or now < self.due:
             return
-        if self._deaf:
+        if self._deaf_until is None:
+            self._deaf_until, self.due = now + WAIT, now + SETTLE
+            step = _refuse_new
+        elif now < self._deaf_until and any(_waiting(port) for port in self._ports):
+            self.due = now + SETTLE
+            return
+        else:
             self.due = None
+            step = _end
         for port in self._ports:
             with contextlib.suppress(OSError):  # elsewhere than on Linux they end when the last process closes them
-                port.shutdown(socket.SHUT_RDWR) if self._deaf else _refuse_new(port)
-        if not self._deaf:
-            self._deaf, self.due = True, now + SETTLE
+                step(port)
+
+
+def _waiting(port: socket.socket) -> int:
+    """How many connections of a port were not accepted yet, as far as the system tells."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    with contextlib.suppress(OSError):
+        facts = port.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING + 4)
+        return int.from_bytes(facts[_WAITING:], sys.byteorder)
+    return 0
+
+
+def _end(port: socket.socket) -> None:
+    port.shutdown(socket.SHUT_RDWR)
 
 
 def _refuse_new(port: socket.socket) -> None:
