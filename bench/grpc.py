@@ -1,4 +1,4 @@
-"""gRPC: `python -m bench.grpc CALLS ROUNDS`, calls a second and CPU a ModelInfer beside an empty grpc.aio echo.
+"""gRPC: `python -m bench.grpc [CALLS ROUNDS]`, calls a second and CPU a ModelInfer beside an empty grpc.aio echo.
 
 The whole tree of each server is pinned to core 0 and h2load to core 1, with 4 connections of 16 calls in flight; the
 rounds of all servers take turns. The echo answers the same bytes that it got, without reading them.
@@ -7,26 +7,28 @@ rounds of all servers take turns. The echo answers the same bytes that it got, w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import joblib
 import numpy as np
+import uvloop
 
 import salver
 from bench import fixtures, processes
 from bench.onnx_model import Onnx
+from bench.servers import free_port
 from salver.protocols import protobuf
 from salver.protocols.protobuf import block, string
 
@@ -78,17 +80,13 @@ async def echo(port: int) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    await server.wait_for_termination()
+    try:
+        await server.wait_for_termination()
+    finally:
+        await server.stop(None)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
+@contextlib.contextmanager
 def running(name: str, port: int, body: bytes, command: list[str], environment: dict[str, str]) -> Iterator[Server]:
     """One server, pinned to core 0, from its first answer on."""
     argv = ["taskset", "-c", "0", sys.executable, *command]
@@ -135,15 +133,15 @@ def measure(server: Server, count: int, folder: Path) -> Figure:
 
 def main() -> None:
     """Measure all servers in turns, and print one line for each."""
-    if sys.argv[1] == "echo":
-        if sys.argv[3] == "uvloop":
-            import uvloop
-
-            uvloop.run(echo(int(sys.argv[2])))
-        else:
-            asyncio.run(echo(int(sys.argv[2])))
+    if sys.argv[1:2] == ["echo"]:
+        run = uvloop.run if sys.argv[3] == "uvloop" else asyncio.run
+        with contextlib.suppress(KeyboardInterrupt):
+            run(echo(int(sys.argv[2])))
         return
-    count, rounds = int(sys.argv[1]), int(sys.argv[2])
+    for program in ("h2load", "taskset"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"bench.grpc needs {program}: apt-get install nghttp2-client util-linux")
+    count, rounds = (int(word) for word in (*sys.argv[1:], "20000", "3")[:2])
     iris = fixtures.load()["iris"]
     row = [float(value) for value in iris.frame.iloc[0]]
     with tempfile.TemporaryDirectory() as name:
