@@ -39,8 +39,8 @@ class Slow(NamedTuple):
 class Trickle:
     """Holds so many slow connections, and replaces those that are cut while it attacks."""
 
-    def __init__(self, port: int, count: int) -> None:
-        self._port = port
+    def __init__(self, count: int) -> None:
+        self._port = 0
         self._kinds = [list(KINDS)[number % len(KINDS)] for number in range(count)]
         self._owed: deque[str] = deque()
         self._open: dict[int, Slow] = {}
@@ -60,8 +60,9 @@ class Trickle:
         """Whether all are open that should be."""
         return not self._owed
 
-    def begin(self) -> None:
-        """Want all connections."""
+    def begin(self, port: int) -> None:
+        """Want all connections, to this port."""
+        self._port = port
         self._owed.extend(self._kinds)
         self._at = time.monotonic()
 
@@ -133,28 +134,37 @@ class Trickle:
             self._owed.append(slow.kind)
 
 
-def attack(port: int, count: int, told: Connection) -> None:
-    """In a process of its own: attack, leave, or attack a last time until all are cut, as it is told."""
+class Order(NamedTuple):
+    """What the slow clients are told: attack the server at a port, 0 to leave; and whether those cut come again."""
+
+    port: int
+    renew: bool = True
+
+
+def attack(count: int, told: Connection) -> None:
+    """In a process of its own: follow each `Order` and say when all have come, left or been cut; None ends it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # they would be on other machines
-    trickle = Trickle(port, count)
-    attacking = renew = said = False
+    trickle = Trickle(count)
+    order, said = Order(0), True
     while True:
-        if told.poll(0 if attacking else None):
-            order = told.recv()
-            if order == "end":
+        if told.poll(0 if order.port else None):
+            heard: Order | None = told.recv()
+            if heard is None:
                 told.send(trickle.cut)
                 return
-            attacking, renew, said = order != "leave", order == "attack", False
-            trickle.begin() if attacking else trickle.leave()
-            if not attacking:
+            order, said = heard, False
+            trickle.leave()
+            if order.port:
+                trickle.begin(order.port)
+            else:
                 told.send("left")
-        if attacking:
-            trickle.tick(renew=renew)
+        if order.port:
+            trickle.tick(renew=order.renew)
             if trickle.is_whole and not said:
                 said = True
                 told.send("all open")
             if not trickle.left:
-                attacking = False
+                order = Order(0)
                 told.send("all cut")
