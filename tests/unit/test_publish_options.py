@@ -45,6 +45,8 @@ def test_numpy_values_in_options_become_plain_ones(given: Any, kept: Any) -> Non
     [
         ({"a": [1, object()]}, "iris: options['option']['a'][1] is a object"),
         (lambda: 1, "iris: options['option'] is a function"),
+        ({"missing": float("nan")}, "iris: options['option']['missing'] is nan"),
+        (np.float32("inf"), "iris: options['option'] is inf"),
         ({(1, 2): 3}, "iris: options['option'] has a tuple as a key"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,8 +48,9 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each, f"{where}[{place}]") for place, each in enumerate(value)]
     if hasattr(value, "tolist"):
-        value = value.tolist()
-        return _plain(value, where) if isinstance(value, list) else value
+        return _plain(value.tolist(), where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _unkept(f"{where} is {value}")
     try:
         return msgspec.to_builtins(value, order="sorted")
     except (TypeError, ValueError):
@@ -66,7 +68,7 @@ def _unkept(what: str) -> SalverError:
     return error(
         "bad-settings",
         f"{what}, which a manifest can't keep",
-        hint="options hold text, numbers, true, false, None, lists and mappings of them",
+        hint="options hold text, finite numbers, true, false, None, lists and mappings of them",
     )
 
 
