@@ -143,6 +143,29 @@ def test_what_is_wrong_before_the_first_piece_is_an_answer_like_any_other(tellin
     assert (got.status, got.json["code"]) == (422, "invalid-row")
 
 
+def test_rows_that_are_none_fail_in_their_place_in_each_piece_and_the_others_are_answered(telling: Telling) -> None:
+    bad = {"code": "invalid-row", "detail": "$[1].steps: expected str, got int"}
+    got = telling.server.post(PREDICT, [{"steps": "2"}, {"steps": 3}], EVENTS)
+    assert (got.status, got.headers["content-type"]) == (200, "text/event-stream")
+    assert _events(got.body) == [[{"text": f"{step} ", "step": step}, {"error": bad}] for step in range(2)]
+    got = telling.server.post(PREDICT, [{"steps": "2"}, {"steps": 3}], LINES)
+    assert [json.loads(line) for line in got.body.splitlines()] == [
+        line for step in range(2) for line in ({"text": f"{step} ", "step": step}, {"error": bad})
+    ]
+    got = telling.server.post(PREDICT, [{"steps": 3}], EVENTS)
+    assert (got.status, len(_events(got.body))) == (200, 1)
+    got = telling.server.post(f"{PREDICT}?strict=true", [{"steps": "2"}, {"steps": 3}], EVENTS)
+    assert (got.status, got.json["code"]) == (422, "invalid-row")
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS, LINES])
+def test_a_model_that_yields_nothing_gives_an_error_however_it_is_asked(
+    telling: Telling, headers: dict[str, str]
+) -> None:
+    got = telling.ask("0", headers)
+    assert (got.status, got.json["code"]) == (500, "bad-output")
+
+
 def test_a_worker_that_dies_breaks_the_answer_off_and_says_so(telling: Telling) -> None:
     first, problem = _events(telling.ask("3 die", EVENTS).body)
     assert first == {"text": "0 ", "step": 0}

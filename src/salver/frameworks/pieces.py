@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from salver import tables
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.frameworks import Columns
 from salver.signature import Signature
 
@@ -42,9 +42,12 @@ class Streaming:
         return self._fitted(gathered(made), columns)
 
     def stream(self, columns: Columns) -> Iterator[Columns]:
-        """The outputs of all rows, piece by piece."""
+        """The outputs of all rows, piece by piece; raises `bad-output` where there is none."""
+        piece = None
         for piece in self._call(columns):
             yield self._fitted(piece, columns)
+        if piece is None:
+            raise _none_yielded()
 
     def _fitted(self, raw: Any, columns: Columns) -> Columns:
         return tables.outputs_from(raw, self._outputs, len(columns[self._first]))
@@ -53,7 +56,7 @@ class Streaming:
 def gathered(pieces: Sequence[Any]) -> Any:
     """The pieces that a model yielded, as the answer it might have returned; raises `bad-output` where it is none."""
     if not pieces:
-        raise error("bad-output", "predict yielded nothing", hint="yield one entry per row at least once")
+        raise _none_yielded()
     last = pieces[-1]
     if isinstance(last, Mapping):
         return {name: _joined([piece[name] for piece in pieces]) for name in last}
@@ -62,6 +65,10 @@ def gathered(pieces: Sequence[Any]) -> Any:
     if isinstance(last, tuple):
         return tuple(_joined(each) for each in zip(*pieces, strict=True))
     return _joined(pieces)
+
+
+def _none_yielded() -> SalverError:
+    return error("bad-output", "predict yielded nothing", hint="yield one entry per row at least once")
 
 
 def _joined(values: Sequence[Any]) -> Any:

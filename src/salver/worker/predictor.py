@@ -110,16 +110,19 @@ class Predictor:
     def stream(self, batch: Batch) -> tuple[Iterator[Encoded], int]:
         """The answer to a batch of one request, piece by piece, and its rows.
 
-        A piece whose status is not 200 is the last: an error, or the answer to a request that is refused.
+        Rows that are no rows fail in their place in each piece. A piece whose status is not 200 is the last: an error,
+        or the answer to a request that is refused.
         """
         self.batches += 1
         options = batch.form.options or {}
         codec = self._codec(batch.form.protocol)
         decoded = codec.decode(batch.bodies, streams.of_pieces(options))
         part = decoded.parts[0]
-        if part.failure is not None or part.errors or not decoded.count:
-            return iter(codec.encode(decoded, self._nothing(decoded.count), {})), part.rows
-        return (streams.written(piece, options) for piece in self._pieces(codec, decoded)), part.rows
+        if part.failure is not None or not decoded.count:
+            pieces = iter(codec.encode(decoded, self._nothing(decoded.count), {}))
+        else:
+            pieces = self._pieces(codec, decoded)
+        return (streams.written(piece, options) for piece in pieces), part.rows
 
     def _pieces(self, codec: Codec, decoded: Decoded) -> Iterator[Encoded]:
         """Each piece of one request's answer as its codec writes it; raises nothing that the model raises."""
