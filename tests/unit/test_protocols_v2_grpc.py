@@ -264,6 +264,28 @@ def test_a_part_of_a_sequence_is_refused_and_other_parameters_say_nothing(
         assert (part.failure, part.rows) == (None, 1)
 
 
+def test_shared_memory_and_classification_are_refused_since_their_answer_would_be_another() -> None:
+    asked = request()
+    add(asked, "x", "FP64", [1], [1.5])
+    kept = asked.outputs.add(name="y")
+    kept.parameters["binary_data"].bool_param = True
+    kept.parameters["classification"].int64_param = 0
+    assert decoded(codec([Column("x", "float")]), asked).parts[0].failure is None
+    kept.parameters["classification"].int64_param = 2
+    given = request()
+    add(given, "x", "FP64", [1], [1.5]).parameters["shared_memory_region"].string_param = "region"
+    stored = request()
+    add(stored, "x", "FP64", [1], [1.5])
+    stored.outputs.add(name="y").parameters["shared_memory_region"].string_param = "region"
+    for message, said in (
+        (asked, "output 'y': classification is not offered"),
+        (given, "input 'x': shared memory is not offered"),
+        (stored, "output 'y': shared memory is not offered"),
+    ):
+        failure = decoded(codec([Column("x", "float")]), message).parts[0].failure
+        assert (failure.code, failure.message) == ("not-implemented", said)
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_text_that_says_it_came_as_base64_reaches_the_model_as_text(raw: bool) -> None:
     reader = codec([Column("name", "str", nullable=True), Tensor("t", "str", (-1, 1))])

@@ -24,7 +24,7 @@ from salver.protocols.refusals import settled
 from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, told
 from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_outputs
-from salver.protocols.v2.parameters import SEQUENCE, check_matrix, check_sequence
+from salver.protocols.v2.parameters import NOT_OFFERED, SEQUENCE, check_matrix, check_offered, check_sequence
 from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader, too_many
 from salver.protocols.v2.stated import read_stated, says_more
 from salver.protocols.v2.tensors import TensorReader, TensorWriter, Written
@@ -155,10 +155,8 @@ class V2Codec:
         wanted: dict[str, bool] = {}
         for place, output in enumerate(asked):
             parameters = output.parameters
-            if parameters and parameters.classification:
-                raise _not_offered(f"$.outputs[{place}]: classification", "ask for the scores")
-            if parameters and parameters.shared_memory_region is not None:
-                raise _not_offered(f"$.outputs[{place}]: shared memory", "take the output from the answer")
+            if parameters:
+                check_offered(((name, getattr(parameters, name)) for name in NOT_OFFERED), f"$.outputs[{place}]")
             said = parameters.binary_data if parameters else None
             wanted.setdefault(output.name, binary if said is None else said)
         check_outputs(wanted, self._outputs, "$.outputs")
@@ -280,10 +278,6 @@ class V2Codec:
             return Encoded(200, body)
         headers = f"{HEADER}: {len(body)}\r\n"
         return Encoded(200, b"".join([body, *blobs]), "application/octet-stream", headers=headers)
-
-
-def _not_offered(what: str, hint: str) -> SalverError:
-    return error("not-implemented", f"{what} is not offered", hint=hint)
 
 
 class V2:

@@ -20,7 +20,7 @@ from salver.protocols.rows import capped, listed, optional, told
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
 from salver.protocols.v2.grpc_outputs import TensorWriter, Written
 from salver.protocols.v2.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
-from salver.protocols.v2.parameters import check_matrix, check_sequence
+from salver.protocols.v2.parameters import check_matrix, check_offered, check_sequence
 from salver.signature import Column
 from salver.tables import Columns
 
@@ -259,11 +259,15 @@ class V2GrpcCodec:
 
 def _output_name(message: memoryview) -> str:
     name = ""
+    said: list[tuple[str, Any]] = []
     for key, value in protobuf.fields(message):
         if key == 10:
             name = protobuf.text(value)
-        elif key >> 3 <= 2 and key != 18:
+        elif key == 18:
+            said.append(_parameter(value))
+        elif key >> 3 <= 2:
             raise Malformed(f"field {key >> 3} of an output has the wrong wire type")
+    check_offered(said, f"output {name!r}")
     return name
 
 

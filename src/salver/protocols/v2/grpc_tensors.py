@@ -20,7 +20,7 @@ from salver.protocols import protobuf
 from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_length, check_shape, count, decode
-from salver.protocols.v2.parameters import BASE64, CONTENT_TYPE, NULLS, blank, from_base64, null_rows
+from salver.protocols.v2.parameters import BASE64, CONTENT_TYPE, NULLS, blank, check_offered, from_base64, null_rows
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
@@ -76,6 +76,7 @@ def read_tensor(message: memoryview) -> InputTensor:
     form = (name, kind, tuple(shape), tuple(contents))
     if not said:
         return InputTensor(*form)
+    check_offered(said.items(), f"input {name!r}")
     return InputTensor(*form, null_rows(said.get(NULLS, "")), said.get(CONTENT_TYPE) == BASE64)
 
 

@@ -18,6 +18,11 @@ NULLS = "nulls"
 CONTENT_TYPE = "content_type"
 BASE64 = "base64"
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+NOT_OFFERED = {
+    "shared_memory_region": ("shared memory", "send inputs in the body, and take outputs from the answer"),
+    "classification": ("classification", "ask for the scores"),
+}
+"""Parameters of inputs and outputs that are refused, what they ask for, and what to do."""
 
 
 def check_sequence(given: Iterable[tuple[str, Any]]) -> None:
@@ -29,6 +34,14 @@ def check_sequence(given: Iterable[tuple[str, Any]]) -> None:
                 f"parameters.{name}: sequences are not served, no model keeps a state between requests",
                 hint="send all that an answer depends on in one request",
             )
+
+
+def check_offered(given: Iterable[tuple[str, Any]], where: str) -> None:
+    """Refuse the parameters of an input or output that ask for what there is not."""
+    for name, value in given:
+        if value and name in NOT_OFFERED:
+            what, hint = NOT_OFFERED[name]
+            raise error("not-implemented", f"{where}: {what} is not offered", hint=hint)
 
 
 def null_rows(said: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from salver.protocols.rows import UNREADABLE
 from salver.protocols.v2.binary import raw_shape
 from salver.protocols.v2.datatypes import MAX_TENSORS, bad
 from salver.protocols.v2.metadata import datatype
-from salver.protocols.v2.parameters import BASE64
+from salver.protocols.v2.parameters import BASE64, check_offered
 from salver.signature import Field, Tensor
 
 HEADER = "inference-header-content-length"
@@ -199,8 +199,8 @@ def _numbers_at(depth: int) -> Any:
 def no_data(tensor: InputTensor, where: str) -> SalverError:
     """Why a tensor without data can't be read."""
     parameters = tensor.parameters
-    if parameters and parameters.shared_memory_region is not None:
-        return error("not-implemented", f"{where}: shared memory is not offered", hint="send the data in the body")
+    if parameters:
+        check_offered([("shared_memory_region", parameters.shared_memory_region)], where)
     if parameters and parameters.binary_data_size is not None:
         return error("bad-protocol-body", f"{where}: binary_data_size needs the header {HEADER}")
     return error("bad-protocol-body", f"{where}: required field data is missing")
