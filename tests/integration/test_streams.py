@@ -166,6 +166,17 @@ def test_a_model_that_yields_nothing_gives_an_error_however_it_is_asked(
     assert (got.status, got.json["code"]) == (500, "bad-output")
 
 
+def test_a_model_that_does_not_yield_and_raises_gives_an_error_as_events_too_and_its_worker_stays(
+    server: Server,
+) -> None:
+    workers = server.workers()
+    got = server.post("/models/oracle/predict", {"key": 1, "act": "raise"}, EVENTS)
+    assert (got.status, got.json["code"]) == (500, "model-error")
+    got = server.post("/models/oracle/predict", {"key": 1, "act": ""}, EVENTS)
+    assert (got.status, len(_events(got.body))) == (200, 1)
+    assert server.workers() == workers
+
+
 def test_a_worker_that_dies_breaks_the_answer_off_and_says_so(telling: Telling) -> None:
     first, problem = _events(telling.ask("3 die", EVENTS).body)
     assert first == {"text": "0 ", "step": 0}

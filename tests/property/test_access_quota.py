@@ -30,7 +30,7 @@ def simulate(seed: int, gateways: int, rate: float, burst: float) -> tuple[list[
     return admitted, refused, bound.capacity
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.floats(0.5, 1e4), st.floats(0.5, 20))
 def test_no_stretch_of_time_gets_more_than_the_rate_and_one_burst(
     seed: int, gateways: int, rate: float, burst: float
@@ -43,7 +43,7 @@ def test_no_stretch_of_time_gets_more_than_the_rate_and_one_burst(
         assert passed <= allowed * 1.01
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.floats(0.5, 1e4))
 def test_one_gateway_under_pressure_gives_the_whole_limit(seed: int, rate: float) -> None:
     chance = random.Random(seed)
@@ -56,7 +56,7 @@ def test_one_gateway_under_pressure_gives_the_whole_limit(seed: int, rate: float
     assert passed >= 0.95 * 1000
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(0.5, 1e4), st.floats(0.1, 1e6), st.floats(0, 1e7))
 def test_what_is_charged_afterwards_is_paid_off_before_the_next_use(rate: float, cost: float, now: float) -> None:
     bound = quota.limit(rate, 1.0)

@@ -67,7 +67,7 @@ def mutated(seed: bytes, edits: list[tuple[int, str, bytes]]) -> bytes:
     return bytes(body)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from(SEEDS), EDITS)
 def test_a_mutated_message_is_refused_as_the_clients_fault_or_answered(
     seed: bytes, edits: list[tuple[int, str, bytes]]

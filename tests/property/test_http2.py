@@ -103,7 +103,7 @@ async def talk(calls: list[tuple[bool, list[int], str]], window: int, pieces: in
     assert world.connection.owed == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     calls=CALLS,
     window=st.sampled_from([1, 100, 65_535, 1 << 20]),
@@ -164,7 +164,7 @@ async def survive(data: bytes, pieces: int) -> None:
     assert not world.front.connections
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(parts=st.lists(FRAME, max_size=12), pieces=st.sampled_from([1, 11, 1 << 18]))
 def test_no_sequence_of_frames_breaks_the_server(parts: list[bytes], pieces: int) -> None:
     asyncio.run(survive(frames.PREFACE + frame(frames.SETTINGS, 0, 0) + b"".join(parts), pieces))
@@ -182,7 +182,7 @@ def recorded() -> bytes:
 RECORDED = recorded()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(RECORDED) - 1), st.integers(0, 255)), max_size=6),
     cut=st.integers(0, len(RECORDED)),

@@ -18,7 +18,7 @@ KEYS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(keys=KEYS, asked=st.lists(st.integers(0, 80), max_size=80), seed=st.integers(0, 2**32 - 1))
 def test_a_table_answers_as_a_dict_would(keys: list[object], asked: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -79,13 +79,11 @@ def _check(form: str, fields: tuple[Field, ...], columns: list[list[Any]]) -> No
         assert_array_equal(got, expected)
 
 
-@settings(deadline=None)
 @given(form=st.sampled_from(("csv", "jsonlines", "arrow")), table=_tables())
 def test_random_columns_come_back_as_they_were(form: str, table: tuple[tuple[Field, ...], list[list[Any]]]) -> None:
     _check(form, *table)
 
 
-@settings(deadline=None)
 @given(table=_tables(("float", "int", "bool")))
 def test_random_numbers_come_back_through_one_array(table: tuple[tuple[Field, ...], list[list[Any]]]) -> None:
     fields, columns = table
@@ -94,13 +92,11 @@ def test_random_numbers_come_back_through_one_array(table: tuple[tuple[Field, ..
     _check("npy", fields, columns)
 
 
-@settings(deadline=None)
 @given(table=_tables(("float", "int", "bool")))
 def test_random_numbers_come_back_through_an_array_for_each(table: tuple[tuple[Field, ...], list[list[Any]]]) -> None:
     _check("npz", *table)
 
 
-@settings(deadline=None)
 @given(
     form=st.sampled_from(("npy", "npz", "arrow", "csv")),
     dtype=st.sampled_from(["float64", "float32", "int16", "uint8", "bool"]),
@@ -138,7 +134,7 @@ def _mutated(body: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     table=_tables(("float", "int", "bool")),
     mixed=_tables(),
@@ -159,7 +155,7 @@ def test_damaged_bodies_are_refused_or_read_and_never_raise(
         _answer(form, fields, bodies, {"endpoint": chance.choice(ENDPOINTS)} | ({"answer": answer} if answer else {}))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), tensor=st.booleans())
 def test_damaged_libsvm_is_refused_or_read_and_never_raises(seed: int, tensor: bool) -> None:
     chance = random.Random(seed)
@@ -182,7 +178,7 @@ JSON_BODIES = (
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), body=st.sampled_from(JSON_BODIES), answer=st.sampled_from([None, *FORMS]))
 def test_damaged_json_of_every_peer_never_raises(seed: int, body: bytes, answer: str | None) -> None:
     chance = random.Random(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from salver.errors import SalverError
@@ -24,7 +24,6 @@ MESSAGES = [
 STREAM = b"".join(pack(message) for message in MESSAGES)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 5000), min_size=1))
 def test_any_cut_of_the_stream_gives_the_same_messages(sizes: list[int]) -> None:
     reader, got, at = Reader(), [], 0

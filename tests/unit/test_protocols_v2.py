@@ -258,7 +258,8 @@ def test_every_invalid_input_is_named() -> None:
     refused = said(FLOATS, body(tensor("a", "FP64", [1], ["x"]), tensor("b", "FP64", [2], [1])))
     assert refused == (
         "2 inputs are invalid: $.inputs[0].data[0]: expected float, got str;"
-        " $.inputs[1]: shape [2] needs 2 elements, data has 1 (the inputs are a, b)"
+        " $.inputs[1]: shape [2] needs 2 elements, data has 1"
+        " (the inputs are a, b, or all in one of shape [n, 2])"
     )
 
 

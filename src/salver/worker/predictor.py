@@ -222,7 +222,11 @@ def _counted(found: Callable[[], int]) -> int:
 
 def _whole(predict: Predict) -> Callable[[Columns], Iterator[Columns]]:
     """A model that does not yield, as one whose answer is a single piece."""
-    return lambda columns: iter((predict(columns),))
+
+    def pieces(columns: Columns) -> Iterator[Columns]:
+        yield predict(columns)
+
+    return pieces
 
 
 def _blank(field: Any, count: int) -> Any:

@@ -21,9 +21,10 @@ from salver.errors import SalverError, error
 from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject
 from salver.protocols.answers import ENCODER, problem_of, refused
 from salver.protocols.refusals import settled
-from salver.protocols.rows import UNREADABLE, bad_json, capped, describe, listed, optional, told
+from salver.protocols.rows import UNREADABLE, bad_json, describe, optional
 from salver.protocols.v2.binary import BinaryWriter, read, read_matrix
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_outputs
+from salver.protocols.v2.matrix import Inputs
 from salver.protocols.v2.parameters import NOT_OFFERED, SEQUENCE, check_matrix, check_offered, check_sequence
 from salver.protocols.v2.request import HEADER, LONG, InputTensor, OutputAsked, Request, RequestReader, too_many
 from salver.protocols.v2.stated import read_stated, says_more
@@ -81,8 +82,7 @@ class V2Codec:
 
     def __init__(self, subject: Subject) -> None:
         self._fields = subject.signature.inputs
-        self._names = frozenset(field.name for field in self._fields)
-        self._all_float = all(isinstance(field, Column) and field.type == "float" for field in self._fields)
+        self._inputs = Inputs(self._fields)
         self._all_columns = all(isinstance(field, Column) for field in self._fields)
         self._build = tables.builder(self._fields, tuple)
         self._requests = RequestReader(self._fields, len(subject.signature.outputs))
@@ -119,7 +119,7 @@ class V2Codec:
                 count = batch.count - start
                 parts.append(Part(start, count, count, asked))
                 accepted.append(request.inputs)
-        return Decoded(batch.whole(), batch.count, parts, extra=partial(self._count_extra, accepted))
+        return Decoded(batch.whole(), batch.count, parts, extra=partial(self._inputs.count_extra, accepted))
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
@@ -164,7 +164,7 @@ class V2Codec:
 
     def _take(self, inputs: list[InputTensor], binary: Mapping[int, memoryview], batch: _Batch, *, long: bool) -> None:
         """Add the rows of a request to the batch; raises every problem of its inputs at once."""
-        if not self._is_matrix(inputs):
+        if not self._inputs.is_matrix(inputs):
             self._add(self._values(inputs, binary, long=long), batch, as_rows=self._all_columns and not binary)
             return
         if said := inputs[0].parameters:
@@ -198,7 +198,7 @@ class V2Codec:
             except SalverError as problem:
                 problems.append(problem)
         if problems:
-            raise self._together(problems)
+            raise self._inputs.together(problems)
         return columns
 
     def _add(self, values: list[Any], batch: _Batch, *, as_rows: bool) -> None:
@@ -220,14 +220,10 @@ class V2Codec:
             for field, each in zip(self._fields, values, strict=True)
         ]
         names = [field.name for field in self._fields]
-        if self._all_float:
+        if self._inputs.all_float:
             batch.add_table(MatrixColumns(names, np.column_stack(arrays)), count)
         else:
             batch.add_table(dict(zip(names, arrays, strict=True)), count)
-
-    def _count_extra(self, requests: Sequence[list[InputTensor]]) -> int:
-        named = [inputs for inputs in requests if not self._is_matrix(inputs)]
-        return sum(tensor.name not in self._names for inputs in named for tensor in inputs)
 
     def _by_name(self, inputs: list[InputTensor]) -> dict[str, int]:
         if len(inputs) > MAX_TENSORS:
@@ -236,26 +232,6 @@ class V2Codec:
         if len(given) < len(inputs):
             raise error("bad-protocol-body", "$.inputs: two tensors have the same name")
         return given
-
-    def _together(self, problems: Sequence[SalverError]) -> SalverError:
-        """One error of several inputs' problems."""
-        first = problems[0]
-        if len(problems) == 1:
-            return first
-        return error(
-            first.code,
-            f"{len(problems)} inputs are invalid",
-            hint=f"the inputs are {listed([field.name for field in self._fields])}",
-            details=capped([told(problem) for problem in problems]),
-        )
-
-    def _is_matrix(self, inputs: list[InputTensor]) -> bool:
-        """Whether the one input can only be the matrix of all columns."""
-        width = len(self._fields)
-        if not self._all_float or len(inputs) != 1:
-            return False
-        only = inputs[0]
-        return len(only.shape) == 2 and only.shape[1] == width and (width > 1 or only.name not in self._names)
 
     def _answer(self, part: Part, outputs: Columns | None, written: dict[int, Written]) -> Encoded:
         """The answer to one request; `written` keeps the outputs that were written as JSON for a batch."""

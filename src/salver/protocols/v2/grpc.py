@@ -16,12 +16,12 @@ from salver.protocols import Codec, Decoded, Encoded, Options, Part, Subject, pr
 from salver.protocols.answers import problem_of
 from salver.protocols.protobuf import Malformed
 from salver.protocols.refusals import settled
-from salver.protocols.rows import capped, listed, optional, told
+from salver.protocols.rows import listed, optional, told
 from salver.protocols.v2.datatypes import MAX_TENSORS, check_datatype, check_outputs, count
 from salver.protocols.v2.grpc_outputs import TensorWriter, Written
 from salver.protocols.v2.grpc_tensors import FieldReader, InputTensor, read_tensor, read_values
+from salver.protocols.v2.matrix import Inputs
 from salver.protocols.v2.parameters import check_matrix, check_offered, check_sequence
-from salver.signature import Column
 from salver.tables import Columns
 
 MAX_ID = 1024
@@ -49,8 +49,7 @@ class V2GrpcCodec:
 
     def __init__(self, subject: Subject) -> None:
         self._fields = subject.signature.inputs
-        self._names = frozenset(field.name for field in self._fields)
-        self._all_float = all(isinstance(field, Column) and field.type == "float" for field in self._fields)
+        self._inputs = Inputs(self._fields)
         self._columns = tables.builder(self._fields, tuple)
         self._readers = [FieldReader(field) for field in self._fields]
         self._outputs = [field.name for field in subject.signature.outputs]
@@ -87,7 +86,7 @@ class V2GrpcCodec:
                 accepted.append(request.inputs)
                 single = single and count == 1
         write = partial(self._single_rows, [part.context for part in parts]) if single else None
-        return Decoded(self._columns(rows), len(rows), parts, write, partial(self._count_extra, accepted))
+        return Decoded(self._columns(rows), len(rows), parts, write, partial(self._inputs.count_extra, accepted))
 
     def encode(self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError]) -> list[Encoded]:
         """Write one answer per part. `outputs` has `decoded.count` rows; those in `failures` hold no answer."""
@@ -178,7 +177,7 @@ class V2GrpcCodec:
         """The values of each row, in order of the fields; raises every problem of the inputs at once."""
         inputs = request.inputs
         raw: Sequence[memoryview | None] = request.raw or [None] * len(inputs)
-        if self._is_matrix(inputs):
+        if self._inputs.is_matrix(inputs):
             return self._matrix(inputs[0], raw[0])
         given = {tensor.name: place for place, tensor in enumerate(inputs)}
         if len(given) < len(inputs):
@@ -197,7 +196,7 @@ class V2GrpcCodec:
             except SalverError as problem:
                 problems.append(problem)
         if problems:
-            raise self._together(problems)
+            raise self._inputs.together(problems)
         return self._transposed(columns)
 
     def _transposed(self, columns: list[list[Any] | None]) -> Iterable[Sequence[Any]]:
@@ -208,22 +207,6 @@ class V2GrpcCodec:
             raise error("bad-protocol-body", f"inputs: tensors differ in rows: {listed(each)}")
         nulls = [None] * max(counts, default=0)
         return zip(*[nulls if values is None else values for values in columns], strict=True)
-
-    def _together(self, problems: Sequence[SalverError]) -> SalverError:
-        first = problems[0]
-        if len(problems) == 1:
-            return first
-        hint = f"the inputs are {listed([field.name for field in self._fields])}"
-        details = capped([told(problem) for problem in problems])
-        return error(first.code, f"{len(problems)} inputs are invalid", hint=hint, details=details)
-
-    def _is_matrix(self, inputs: Sequence[InputTensor]) -> bool:
-        """Whether the one input can only be the matrix of all columns."""
-        width = len(self._fields)
-        if not self._all_float or len(inputs) != 1:
-            return False
-        only = inputs[0]
-        return len(only.shape) == 2 and only.shape[1] == width and (width > 1 or only.name not in self._names)
 
     def _matrix(self, tensor: InputTensor, raw: memoryview | None) -> Iterable[Sequence[Any]]:
         """The rows of all columns from one tensor: each column is a stride of its values."""
@@ -236,10 +219,6 @@ class V2GrpcCodec:
             for place, reader in enumerate(self._readers)
         ]
         return zip(*columns, strict=True)
-
-    def _count_extra(self, requests: Sequence[Sequence[InputTensor]]) -> int:
-        named = [inputs for inputs in requests if not self._is_matrix(inputs)]
-        return sum(tensor.name not in self._names for inputs in named for tensor in inputs)
 
     def _written(self, outputs: Columns) -> list[Written]:
         return [writer.rows(outputs[name]) for name, writer in zip(self._outputs, self._writers, strict=True)]
