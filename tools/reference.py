@@ -100,7 +100,8 @@ def settings_page() -> str:
         NOTE,
         "",
         "A flag wins over the environment, the environment over `salver.toml`. The file is looked for in the current "
-        "folder and its parents; `serve.port` in it is the key `port` of the table `[serve]`.",
+        "folder and its parents; `serve.port` in it is the key `port` of the table `[serve]`. "
+        "A list in the environment is written as here, or with commas between: `health,metrics`.",
         "",
     ]
     rows = [

@@ -6,6 +6,7 @@ environment `SALVER_REGISTRY`, `SALVER_SERVE_PORT`. A name that is not a setting
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -277,12 +278,20 @@ def _close(name: str, known: list[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def _list(text: str) -> list[str]:
+    """A list of texts: as settings files write it, or with commas between."""
+    if text.lstrip().startswith("["):
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text, type=list[str])
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _build(values: Mapping[str, Any], origins: Mapping[str, str], problems: list[str]) -> Settings:
     tables: dict[str, dict[str, Any]] = {"": {}, "serve": {}, "limits": {}}
     for name, value in values.items():
         kind, text = _FIELDS[name].type, origins[name].startswith("$")
         if text and get_origin(get_args(kind)[0]) is tuple:
-            value = [part for part in value.split(",") if part]
+            value = _list(value)
         try:
             checked = msgspec.convert(value, kind, strict=not text)
         except msgspec.ValidationError as problem:

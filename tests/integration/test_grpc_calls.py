@@ -228,6 +228,14 @@ def test_a_call_whose_time_is_over_ends_and_so_does_one_that_is_cancelled(oracle
         slow.parameters["timeout"].int64_param = 50_000
         [late] = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([slow]))
         assert "before the deadline" in late.error_message
+        assert not late.HasField("infer_response")
+        slow.id = "seventh"
+        wrong = typed([2])
+        wrong.id, wrong.model_name = "eighth", "nobody"
+        failed = list(service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([slow, wrong])))
+        assert [each.infer_response.id for each in failed] == ["seventh", "eighth"]
+        assert "before the deadline" in failed[0].error_message
+        assert "nobody" in failed[1].error_message
         call = infer.future(slow)
         call.cancel()
         assert list(infer(typed([3])).outputs[0].contents.int64_contents) == [answer(1, 3)]

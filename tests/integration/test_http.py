@@ -140,7 +140,8 @@ def test_expect_continue_is_answered_before_the_body(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress), ("deflate", zlib.compress)]
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("zstd", zstd.compress), ("deflate", zlib.compress)],
 )
 def test_compressed_bodies_are_read_and_bombs_refused(
     server: Server, encoding: str, compress: Callable[[bytes], bytes]
@@ -190,6 +191,27 @@ def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(server: Server) ->
     head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
     got = server.raw(head % (PREDICT.encode(), most + 1))
     assert got.startswith(b"HTTP/1.1 413 ")
+
+
+def test_as_many_chunks_as_the_limit_are_read_and_one_more_is_not(server: Server) -> None:
+    row, most = json.dumps(ROW).encode(), 65_536
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" % PREDICT.encode()
+    chunks = head + b"%x\r\n%b\r\n" % (len(row), row) + b"1\r\n \r\n" * (most - 1)
+    end = b"0\r\n\r\n"
+    assert server.raw(chunks + end).startswith(b"HTTP/1.1 200 ")
+    assert server.raw(chunks + b"1\r\n \r\n" + end).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v2/models/oracle/infer", "error"), ("/v1/models/oracle:predict", "error"), (PREDICT, "code")]
+)
+@pytest.mark.parametrize("header", ["x-request-timeout-ms: soon", "inference-header-content-length: -1"])
+def test_an_error_of_a_header_has_the_shape_of_its_path(server: Server, path: str, field: str, header: str) -> None:
+    head, _, body = server.raw(
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\n%b\r\ncontent-length: 2\r\n\r\n{}" % (path.encode(), header.encode())
+    ).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert field in json.loads(body)
 
 
 def test_a_caller_that_leaves_takes_its_work_with_it(server: Server) -> None:

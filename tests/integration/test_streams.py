@@ -177,6 +177,13 @@ def test_a_model_that_does_not_yield_and_raises_gives_an_error_as_events_too_and
     assert server.workers() == workers
 
 
+def test_lines_of_a_batch_job_are_one_a_row_and_events_of_a_dialect_fail_in_its_words(telling: Telling) -> None:
+    got = telling.server.post("/invocations", {"instances": [{"steps": "2"}, {"steps": "1"}]}, LINES)
+    assert [json.loads(line) for line in got.body.splitlines()] == [{"text": "0 1 ", "step": 1}] * 2
+    got = telling.server.post("/invocations", {"instances": [{"steps": "none"}]}, EVENTS)
+    assert (got.status, got.json["error_code"]) == (500, "MODEL_ERROR")
+
+
 def test_a_worker_that_dies_breaks_the_answer_off_and_says_so(telling: Telling) -> None:
     first, problem = _events(telling.ask("3 die", EVENTS).body)
     assert first == {"text": "0 ", "step": 0}

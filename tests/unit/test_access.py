@@ -289,6 +289,11 @@ def test_forged_tokens_are_refused(tokens: Access) -> None:
     }
     answers = {name: tokens.check(each, "predict", "", time.time()) for name, each in forged.items()}
     assert {name: code(answer) for name, answer in answers.items()} == dict.fromkeys(forged, "unauthenticated")
+    said = {name: str(answer) for name, answer in answers.items()}
+    assert "it is of another issuer" in said["another issuer"]
+    assert "it is for another audience" in said["another audience"]
+    assert "it lacks one of exp, iss and aud" in said["no audience"]
+    assert not [words for words in said.values() if "Error" in words]
 
 
 def test_until_the_first_set_is_there_a_token_may_be_sent_again_and_anything_else_is_unknown() -> None:

@@ -111,6 +111,12 @@ def test_a_list_in_a_variable_is_separated_by_commas(tmp_path: Path) -> None:
     assert load(tmp_path, environ=environ).settings.serve.environment == ("HF_HOME", "CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.parametrize("text", ['["a=predict","b"]', ' ["a=predict", "b"] ', "a=predict, b,"])
+def test_a_list_in_a_variable_may_be_written_as_in_a_file(tmp_path: Path, text: str) -> None:
+    environ = {"SALVER_SERVE_TLS_CLIENT_NAMES": text}
+    assert load(tmp_path, environ=environ).settings.serve.tls_client_names == ("a=predict", "b")
+
+
 def test_every_setting_has_a_sentence() -> None:
     assert [name for name in _FIELDS if not describe(name).endswith(".")] == []
 

@@ -15,6 +15,17 @@ LEEWAY = 30
 LONGEST = 8 << 10
 FAMILIES = {"RSA": ("RS", "PS"), "EC": ("ES",), "OKP": ("Ed",), "oct": ("HS",)}
 
+_WRONG = {
+    "DecodeError": "it is no token",
+    "ExpiredSignatureError": "it has expired",
+    "ImmatureSignatureError": "it is not valid yet",
+    "InvalidAudienceError": "it is for another audience",
+    "InvalidIssuerError": "it is of another issuer",
+    "InvalidSignatureError": "its signature is wrong",
+    "MissingRequiredClaimError": "it lacks one of exp, iss and aud",
+}
+"""What PyJWT finds, in words."""
+
 _Keys = dict[tuple[str, str], Any]  # PyJWK by key id and algorithm
 
 
@@ -46,10 +57,9 @@ class Verifier:
                 options={"require": ["exp", "iss", "aud"]},
             )
             return self._principal(claims)
-        except jwt.ExpiredSignatureError:
-            return _refused("it has expired")
         except jwt.PyJWTError as problem:
-            return _refused(type(problem).__name__)
+            kinds = [kind.__name__ for kind in type(problem).__mro__]
+            return _refused(next((_WRONG[kind] for kind in kinds if kind in _WRONG), "it can't be verified"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             return _refused("its claims can't be read")
 

@@ -51,6 +51,7 @@ def add(
     from salver.access import file as stored
     from salver.access.keys import USUAL_SCOPES, digest, mint
     from salver.cli.terminal import note
+    from salver.release import check_name
 
     now = datetime.now(UTC).replace(microsecond=0)
     token = mint(name)
@@ -58,7 +59,7 @@ def add(
         "name": name,
         "sha256": digest(token.encode()),
         "scopes": scope or USUAL_SCOPES,
-        "models": model or (),
+        "models": [check_name(each) for each in model or ()],
         "created": now,
         "expires": _moment(expires, now) if expires else None,
         "priority": priority,

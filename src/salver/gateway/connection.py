@@ -22,6 +22,7 @@ from salver.gateway.answers import error_body, error_page, page
 from salver.gateway.exchange import Exchange
 from salver.gateway.front import HEAD_END, Front
 from salver.gateway.listener import client_of, drop, names_of, unread
+from salver.gateway.paths import endpoint_of
 from salver.gateway.request import Request
 from salver.limits import over
 
@@ -298,7 +299,7 @@ class Connection(asyncio.Protocol):
         if self._exchange.call is not None:
             self._transport.close()
             return
-        answer = error_page(problem, "native", b"", close=True)
+        answer = error_page(problem, endpoint_of(self._reading.url.decode("latin-1")), b"", close=True)
         self._transport.write(answer)
         if self._front.watch is not None:
             self._exchange.unread(self._reading, problem.code, answer)

@@ -21,8 +21,8 @@ EARLY = 64 << 10
 _EXPOSED = b"x-salver-release, x-salver-prediction-id, x-salver-row-errors, x-request-id, retry-after"
 _ALLOWED = (
     b"access-control-allow-methods: GET, HEAD, POST\r\n"
-    b"access-control-allow-headers: accept, authorization, content-type, x-api-key, x-request-id, "
-    b"x-request-timeout-ms, x-salver-model\r\naccess-control-max-age: 600\r\n"
+    b"access-control-allow-headers: accept, authorization, content-type, inference-header-content-length, traceparent, "
+    b"tracestate, x-api-key, x-request-id, x-request-timeout-ms, x-salver-model\r\naccess-control-max-age: 600\r\n"
 )
 
 

@@ -122,7 +122,7 @@ class Request:
     def chunk(self) -> None:
         """Count one more chunk of the body."""
         self.chunks += 1
-        if self.chunks > self.limits.chunks:
+        if self.chunks > self.limits.chunks + 1:  # the last one, which is empty, ends the body
             raise over("chunks", "too-large", f"the body comes in more than {self.limits.chunks} chunks")
 
     def add(self, data: bytes) -> None:
@@ -225,7 +225,7 @@ def _read_expect(request: Request, value: bytes) -> None:
 
 
 def _read_encoding(request: Request, value: bytes) -> None:
-    encoding = value.strip().lower()
+    encoding = value.strip().lower().removeprefix(b"x-")  # x-gzip is gzip (RFC 9110, 8.4.1.3)
     if encoding in (b"", b"identity"):
         return
     if request.decompressor is not None or encoding not in ENCODINGS:

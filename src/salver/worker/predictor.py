@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from salver import golden, plugins, tables
-from salver.errors import SalverError, error, problem_json
+from salver.errors import SalverError, error
 from salver.frames import Answers, Batch, Form, Reply
 from salver.frameworks import Columns, Predict
 from salver.frameworks.pieces import Streaming
 from salver.protocols import Codec, Decoded, Encoded, Subject
-from salver.protocols.refusals import PROBLEM
 from salver.release import CODE_DIR, GOLDEN, MANIFEST, Manifest, parse_manifest
 from salver.signature import Tensor
 from salver.worker import code, streams
@@ -118,8 +118,11 @@ class Predictor:
         codec = self._codec(batch.form.protocol)
         decoded = codec.decode(batch.bodies, streams.of_pieces(options))
         part = decoded.parts[0]
-        if part.failure is not None or not decoded.count:
-            pieces = iter(codec.encode(decoded, self._nothing(decoded.count), {}))
+        pieces: Iterator[Encoded]
+        if part.failure is not None:
+            pieces = iter([self._refused(codec, decoded, part.failure)])
+        elif not decoded.count:
+            pieces = iter(codec.encode(decoded, self._nothing(0), {}))
         else:
             pieces = self._pieces(codec, decoded)
         return (streams.written(piece, options) for piece in pieces), part.rows
@@ -136,12 +139,17 @@ class Predictor:
                 problem = raised if isinstance(raised, SalverError) else model_error(raised)
                 outputs, failures = None, {0: problem}
             if failures:
-                problem = next(iter(failures.values()))
-                yield Encoded(problem.meaning.http, problem_json(problem), PROBLEM, len(failures), problem.code)
+                yield self._refused(codec, decoded, next(iter(failures.values())))
                 return
             if outputs is None:
                 return
             yield codec.encode(decoded, outputs, {})[0]
+
+    def _refused(self, codec: Codec, decoded: Decoded, problem: SalverError) -> Encoded:
+        """The answer to a batch of one request, that it has none."""
+        part = structs.replace(decoded.parts[0], failure=problem)
+        failures = dict.fromkeys(range(decoded.count), problem)
+        return codec.encode(structs.replace(decoded, parts=[part]), self._nothing(decoded.count), failures)[0]
 
     def _nothing(self, count: int) -> Columns:
         return {field.name: _blank(field, count) for field in self.subject.signature.outputs}

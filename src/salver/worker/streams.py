@@ -17,8 +17,13 @@ P = TypeVar("P")
 
 
 def is_streamed(form: Form, manifest: Manifest) -> bool:
-    """Whether a request of this form is answered in pieces by such a release; events are, by any."""
+    """Whether a request of this form is answered in pieces by such a release; events are, by any.
+
+    Lines of JSON are not where each is the record of a row: in a batch job, which splits its files by line.
+    """
     answer = form.options.get("answer") if form.options else None
+    if answer == "jsonlines" and form.protocol == "invocations":
+        return False
     return answer == EVENTS or (answer in _STREAMED and STREAM in manifest.capabilities)
 
 

@@ -270,6 +270,8 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
     service, message = caller.service, asked.message
     front = service.front
     model, version, wishes = read(message)
+    if wishes is not NONE:
+        asked.heed(wishes)
     who: Principal | None = None
     if front.access is not None:
         known = service.check(caller.line, caller.head, "predict", model)
@@ -288,8 +290,6 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
         if over is not None:
             entry.tally.refused(over.code)
             raise over
-    if wishes is not NONE:
-        asked.heed(wishes)
     front.requests += 1
     call = Call(front.requests, form, asked.deadline, message, owner, asked.now)
     if who is not None:

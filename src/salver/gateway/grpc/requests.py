@@ -20,7 +20,7 @@ class Wishes(NamedTuple):
     """What a request asks of the gateway.
 
     `timeout` is how many nanoseconds its answer may take, 0 for as long as others; `ends` asks for a last message
-    behind an answer in pieces, under the request's `id`.
+    behind an answer in pieces. Where it is streamed, that and errors are told under the request's `id`.
     """
 
     timeout: int = 0
@@ -63,6 +63,12 @@ def ends_last(model: str, number: int, named: str) -> bytes:
     return protobuf.block(2, head + LAST)
 
 
+def ends_wrong(words: str, named: str) -> bytes:
+    """The ModelStreamInferResponse of a request that is not answered: why, and which one it is, if it has a name."""
+    which = protobuf.string(3, named)
+    return protobuf.string(1, words) + (protobuf.block(2, which) if which else b"")
+
+
 def _is_last(value: bytes) -> bytes:
     return protobuf.block(4, protobuf.string(1, "triton_final_response") + protobuf.block(2, value))
 
@@ -101,6 +107,6 @@ def _wishes(found: Iterable[tuple[int, Any]]) -> Wishes:
             timeout = max(0, protobuf.signed(said.get(16) or said.get(40) or 0)) * 1000
         elif name == b"triton_enable_empty_final_response":
             ends = bool(dict(protobuf.fields(entry.get(18, _EMPTY), MOST_PARAMETERS)).get(8))
-    if not timeout and not ends:
+    if not timeout and not ends and not named:
         return NONE
     return Wishes(timeout, ends, protobuf.text(named))

@@ -13,7 +13,7 @@ from salver.frames import Answers, Form, Piece, Reply
 from salver.gateway.grpc.calls import Asked, submit, words_of
 from salver.gateway.grpc.heads import Head
 from salver.gateway.grpc.messages import Messages
-from salver.gateway.grpc.requests import LAST, NOT_LAST, ends_last
+from salver.gateway.grpc.requests import LAST, NOT_LAST, ends_last, ends_wrong
 from salver.gateway.grpc.service import Service
 from salver.gateway.grpc.trailers import MOST_WORDS, OK, id_of, refused
 from salver.gateway.http2 import Connection
@@ -21,7 +21,7 @@ from salver.gateway.http2_sender import Stream
 from salver.gateway.seen import Seen
 from salver.gateway.serving import Entry
 from salver.gateway.watch import LEFT
-from salver.protocols.protobuf import block, string
+from salver.protocols.protobuf import block
 
 FORM: Final = Form("v2-grpc", {"answer": "stream"})
 LEAVE_TIME: Final = 2_000_000_000
@@ -170,16 +170,16 @@ class StreamInfer(Streaming):
 
     def took(self, message: bytes, now: int) -> None:
         """Send one message on its way to a worker."""
-        item = Item(self)
-        self._open.append(item)
         service = self.service
         asked = Asked(message, now + (self.head.timeout or service.timeout_ns), now)
+        item = Item(self, asked)
+        self._open.append(item)
         if service.front.watch is not None:
             asked.seen = item.seen = service.see(self.line, self.head, len(message), now)
         try:
             item.call, item.entry, item.principal = submit(self, item, asked, FORM)
         except SalverError as problem:
-            item.end(string(1, str(problem)[:MOST_WORDS]), problem.code)
+            item.fail(str(problem)[:MOST_WORDS], problem.code)
             return
         if asked.wishes.ends:
             loaded = item.entry.loaded
@@ -229,10 +229,11 @@ class Item:
     `last` is what is sent behind an answer in pieces, where that was asked for.
     """
 
-    __slots__ = ("_owed", "_pieces", "_ready", "call", "done", "entry", "last", "principal", "seen", "stream")
+    __slots__ = ("_owed", "_pieces", "_ready", "asked", "call", "done", "entry", "last", "principal", "seen", "stream")
 
-    def __init__(self, stream: StreamInfer) -> None:
+    def __init__(self, stream: StreamInfer, asked: Asked) -> None:
         self.stream = stream
+        self.asked = asked
         self.call: Call | None = None
         self.entry: Entry
         self.principal: Principal | None = None
@@ -264,6 +265,10 @@ class Item:
             self.entry.dispatcher.cancel(call)
             self.entry.tally.add("salver_abandoned")
             self._close(code, None)
+
+    def fail(self, words: str, code: str, batch: Answers | None = None) -> None:
+        """There is no answer, for this reason."""
+        self.end(ends_wrong(words, self.asked.wishes.id), code, batch)
 
     def end(self, message: bytes, code: str = "", batch: Answers | None = None) -> None:
         """The answer is whole."""
@@ -322,15 +327,15 @@ class Item:
             self.end(self.last if self._pieces else block(2, reply.body + LAST), "", self.entry.batch)
         elif reply.code == "deadline-exceeded":
             self.entry.tally.refused(reply.code)
-            self.end(string(1, str(self.entry.problem(reply.code))), reply.code)
+            self.fail(str(self.entry.problem(reply.code)), reply.code)
         else:
-            self.end(string(1, words_of(reply)[:MOST_WORDS]), reply.code, self.entry.batch)
+            self.fail(words_of(reply)[:MOST_WORDS], reply.code, self.entry.batch)
 
     def failed(self, call: Call, code: str) -> None:
         """No worker answered: say why."""
         del call
         self.entry.tally.refused(code)
-        self.end(string(1, str(self.entry.problem(code))), code)
+        self.fail(str(self.entry.problem(code)), code)
 
     def _charge(self, rows: int, now: int) -> None:
         if self.principal is not None:
