@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 import salver
 from tests.integration.server import Server
+from tests.unit.records import framed, labels, record
 
 JSON = {"content-type": "application/json"}
 CSV = {"content-type": "text/csv"}
@@ -88,12 +89,26 @@ def test_sagemakers_forms_hold_the_values_in_order(served: Server, frame: pd.Dat
         "text/libsvm": libsvm.getvalue(),
         "text/x-libsvm": b"\n".join(line.partition(b" ")[2] for line in libsvm.getvalue().splitlines()),
         "application/x-npz": npz.getvalue(),
+        "application/x-recordio-protobuf": framed(*(record(row, kind="float64_tensor") for row in values)),
     }
     for kind, body in bodies.items():
         got = served.ask("POST", "/invocations", body, {"content-type": kind})
         assert (got.status, got.json) == (200, {"predictions": expected}), (kind, got.body)
-    for kind in ("application/x-recordio-protobuf", "application/octet-stream"):
-        assert served.ask("POST", "/invocations", b"x", {"content-type": kind}).status == 415
+    assert served.ask("POST", "/invocations", b"x", {"content-type": "application/octet-stream"}).status == 415
+
+
+def test_records_are_answered_by_records_that_protobuf_reads(served: Server, frame: pd.DataFrame, model: Any) -> None:
+    kind = "application/x-recordio-protobuf"
+    rows = frame.iloc[::10]
+    sparse = [record(row[row > 1], np.flatnonzero(row > 1), [4]) for row in rows.to_numpy()]
+    expected = model.predict(rows.where(rows > 1, 0)).tolist()
+    for path in ("/invocations", "/models/iris/predict"):
+        got = served.ask("POST", path, framed(*sparse), {"content-type": kind, "accept": kind})
+        assert (got.status, got.headers["content-type"]) == (200, kind), got.body
+        assert labels(got.body) == [{"predicted_label": ("float32_tensor", [each], [])} for each in expected]
+    for body, status in ((framed(sparse[0])[:-4], 400), (framed(record([float("nan")] * 4)), 400)):
+        got = served.ask("POST", "/invocations", body, {"content-type": kind, "accept": kind})
+        assert (got.status, set(got.json)) == (status, {"error_code", "message"})
 
 
 def test_a_list_among_json_lines_is_a_row_like_any_other(served: Server, frame: pd.DataFrame, model: Any) -> None:
@@ -199,6 +214,23 @@ def test_several_models_are_told_apart_by_a_header(
     for path in ("/ping", "/health"):
         assert (server.get(path).status, server.get(path).body) == (200, b"\n")
     assert server.get("/version").body.decode() == salver.__version__
+
+
+def test_errors_of_the_model_have_mlflows_status_in_its_dialect_only(start: Callable[..., Server]) -> None:
+    csv = {"content-type": "text/csv", "accept": "text/csv"}
+    for dialect, status, death in (("mlflow", 400, 400), ("sagemaker", 500, 422)):
+        server = start("--workers", "1", "--dialect", dialect)
+        raised = server.post("/invocations", [{"key": 1, "act": "raise"}, {"key": 2, "act": ""}])
+        assert (raised.status, raised.json["error_code"]) == (status, "MODEL_ERROR")
+        assert set(raised.json) == {"error_code", "message"}
+        raised = server.ask("POST", "/invocations", b"1,raise\n", csv)
+        assert (raised.status, raised.json["error_code"]) == (status, "MODEL_ERROR")
+        assert server.post("/models/oracle/predict", {"key": 1, "act": "raise"}).status == 500
+        assert server.post("/invocations", [{"key": "x", "act": ""}]).status == 400
+        late = server.post("/invocations", [{"key": 1, "act": "sleep"}], {"x-request-timeout-ms": "100"})
+        assert (late.status, late.json["error_code"]) == (504, "DEADLINE_EXCEEDED")
+        fatal = server.post("/invocations", [{"key": 1, "act": "exit"}])
+        assert (fatal.status, fatal.json["error_code"]) == (death, "POISON_REQUEST")
 
 
 def test_tf_servings_dialect_gives_its_status(irises: Path, start: Callable[..., Server]) -> None:

@@ -1,4 +1,4 @@
-"""Bodies and answers in CSV, JSON lines, `.npy` and Arrow over real sockets: any of them in, any of them out."""
+"""Bodies and answers in every form, from CSV to RecordIO and Arrow, over real sockets: any of them in, any out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from sklearn.linear_model import LogisticRegression
 
 import salver
 from tests.integration.server import Answer, Server
+from tests.unit.records import framed, labels, record
 
 PREDICT = "/models/iris/predict"
 ARROW = "application/vnd.apache.arrow.stream"
+RECORDIO = "application/x-recordio-protobuf"
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,11 @@ BODIES: dict[str, Any] = {
     "application/jsonlines": lambda frame: frame.to_json(orient="records", lines=True).encode(),
     "application/x-npy": _npy,
     "application/x-npz": _npz,
+    RECORDIO: lambda frame: framed(*(record(row, kind="float64_tensor") for row in frame.to_numpy())),
     ARROW: _arrow,
 }
 READ: dict[str, Any] = {
+    RECORDIO: lambda body: [row["predicted_label"][1][0] for row in labels(body)],
     "application/json": lambda body: [row["prediction"] for row in json.loads(body)],
     "text/csv": lambda body: pd.read_csv(io.BytesIO(body))["prediction"].tolist(),
     "application/jsonlines": lambda body: [json.loads(line)["prediction"] for line in body.splitlines()],

@@ -139,7 +139,7 @@ def _mutated(body: bytes, chance: random.Random) -> bytes:
     table=_tables(("float", "int", "bool")),
     mixed=_tables(),
     seed=st.integers(0, 2**32),
-    answer=st.sampled_from([None, *FORMS]),
+    answer=st.sampled_from([None, *FORMS, "recordio"]),
 )
 def test_damaged_bodies_are_refused_or_read_and_never_raise(
     table: tuple[tuple[Field, ...], list[list[Any]]],

@@ -72,7 +72,7 @@ def test_no_path_of_the_data_plane_changes_anything() -> None:
     assert {path.kind for path in PUBLIC if path.method == "POST"} == {"predict", "v2-index", "v2-load"}
 
 
-def test_a_dialect_is_told_to_the_protocol_whose_bodies_it_changes_and_no_client_can_say_it() -> None:
+def test_a_dialect_is_told_to_the_protocol_that_it_changes_and_no_client_can_say_it() -> None:
     for url, form in (
         ("/v1/models/churn:predict", Form("v1", {"dialect": "tfserving"})),
         ("/v1/models/churn/versions/7:predict?strict=true", Form("v1", {"strict": "true", "dialect": "tfserving"})),
@@ -81,7 +81,10 @@ def test_a_dialect_is_told_to_the_protocol_whose_bodies_it_changes_and_no_client
         found = resolve("POST", url, public_paths("tfserving"))
         assert isinstance(found, Target)
         assert found.form == form
-    for dialect in ("", "mlflow", "sagemaker"):
+    found = resolve("POST", "/invocations", public_paths("mlflow"))
+    assert isinstance(found, Target)
+    assert found.form == Form("invocations", {"dialect": "mlflow"})
+    for dialect in ("", "sagemaker"):
         assert public_paths(dialect) == PUBLIC
     asked = resolve("POST", "/v1/models/churn:predict?dialect=tfserving", PUBLIC)
     assert isinstance(asked, Target)

@@ -28,7 +28,7 @@ def test_json_is_every_endpoints_own(endpoint: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["native", "invocations"])
-@pytest.mark.parametrize("reader", ["csv", "jsonlines", "npy", "npz", "arrow"])
+@pytest.mark.parametrize("reader", ["csv", "jsonlines", "npy", "npz", "arrow", "recordio"])
 def test_each_form_of_rows_has_its_reader_and_knows_its_endpoint(endpoint: str, reader: str) -> None:
     for kind in FORMS[reader]:
         assert form(endpoint, kind.upper()) == Form(reader, {"endpoint": endpoint})
@@ -65,7 +65,7 @@ def test_csv_may_say_whether_it_has_a_header(said: str) -> None:
         ("native", "application/pdf"),
         ("invocations", "application/json; version=2"),
         ("invocations", "text/csv; label_size=1"),
-        ("invocations", "application/x-recordio-protobuf"),
+        ("invocations", "application/x-recordio"),
         ("invocations", "application/octet-stream"),
         ("native", "text/libsvm"),
         ("v1", "text/csv"),

@@ -21,6 +21,7 @@ from salver.gateway.request import Request
 from salver.gateway.seen import Seen, path_of
 from salver.gateway.serving import Entry
 from salver.gateway.watch import LEFT
+from salver.protocols.refusals import status_in
 
 
 class Line(Protocol):
@@ -227,11 +228,13 @@ class Exchange:
         entry = cast("Entry", self._entry)
         entry.tally.refused(code)
         self._note(code)
-        protocol = cast("Target", self._request.target).form.protocol
+        form = cast("Target", self._request.target).form
+        protocol = form.protocol
         known = entry.refusals.get((code, protocol))
         if known is None:
             problem = entry.problem(code)
-            known = entry.refusals[code, protocol] = (problem.meaning.http, *error_body(problem, protocol))
+            status = status_in((form.options or {}).get("dialect", ""), problem)
+            known = entry.refusals[code, protocol] = (status, *error_body(problem, protocol))
         status, body, kind = known
         head = entry.heads.other(status, kind, time.monotonic_ns(), entry.dispatcher.retry_after(random()))
         self._write(call, head, body)

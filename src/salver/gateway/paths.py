@@ -94,8 +94,8 @@ PUBLIC = (
     _path(r"/docs/(?P<model>[A-Za-z0-9._-]+)", "GET", "asset", "docs"),
     _path(r"/", "GET", "home", "docs"),
 )
-_READ_BY_DIALECT = {"v1": "tfserving"}
-"""The protocols whose bodies mean something else in a dialect, and which."""
+_BY_DIALECT = {"v1": "tfserving", "invocations": "mlflow"}
+"""The protocols whose bodies or statuses mean something else in a dialect, and which."""
 _ENDPOINTS = {"v2": "v2", "v1": "v1", "invocations": "invocations", "predictions": "torchserve"}
 ADMIN = (
     _path(r"/metrics", "GET", "metrics", "metrics"),
@@ -108,7 +108,7 @@ ADMIN = (
 def public_paths(dialect: str) -> Paths:
     """The paths of the public port, for a server that speaks this dialect where peers differ."""
     return tuple(
-        path._replace(dialect=dialect) if dialect and _READ_BY_DIALECT.get(path.protocol) == dialect else path
+        path._replace(dialect=dialect) if dialect and _BY_DIALECT.get(path.protocol) == dialect else path
         for path in PUBLIC
     )
 

@@ -50,10 +50,10 @@ def refused(problem: SalverError, row_errors: int) -> Encoded:
     return refused_at("v1", problem, row_errors)
 
 
-def refused_at(endpoint: str, problem: SalverError, row_errors: int) -> Encoded:
-    """The answer to a refused request in the shape of an endpoint's errors."""
+def refused_at(endpoint: str, problem: SalverError, row_errors: int, dialect: str = "") -> Encoded:
+    """The answer to a refused request in the shape of an endpoint's errors, with the status of a dialect."""
     body, content_type = refusal_body(problem, endpoint, told(problem))
-    return Encoded(refusal_status(problem, endpoint), body, content_type, row_errors, problem.code)
+    return Encoded(refusal_status(problem, endpoint, dialect), body, content_type, row_errors, problem.code)
 
 
 def failed(part: Part, failures: Mapping[int, SalverError]) -> dict[int, SalverError]:

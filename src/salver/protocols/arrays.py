@@ -85,6 +85,16 @@ def tensor_rows(field: Tensor, array: Array) -> Array:
         return np.array(array, kind, order="C")
 
 
+def number_tensor(field: Tensor, array: Array) -> Array:
+    """Floats of all rows as the array of a tensor of any numbers; raises `invalid-row` where it needs whole ones."""
+    if np.dtype(field.dtype).kind in "iu":
+        whole = array.astype(np.int64) if np.abs(array).max(initial=0) < 2**53 else array
+        if (whole != array).any() or whole is array:
+            raise error("invalid-row", f"{field.name}: expected {field.dtype}, got another number")
+        array = whole
+    return tensor_rows(field, array)
+
+
 def table(columns: Mapping[str, Array], count: int, problems: Problems, extra: Callable[[], int] | None) -> Table:
     """The rows without a problem as a table, and the errors of the others; rows are counted from 1."""
     if not problems:

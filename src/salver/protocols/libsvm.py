@@ -15,7 +15,7 @@ import numpy as np
 from salver.errors import SalverError, error
 from salver.limits import BODY
 from salver.protocols import Options
-from salver.protocols.arrays import Problems, number_column, table, tensor_rows
+from salver.protocols.arrays import Problems, number_column, number_tensor, table
 from salver.protocols.npy import NUMBERS
 from salver.protocols.rows import MAX_ROWS, RowType, too_many_rows
 from salver.protocols.tabular import Table, Tabular
@@ -52,7 +52,7 @@ class LibsvmReader:
             places, values = self._line(line, row + 1)
             block[row, places] = values
         if self._tensor is not None:
-            return table({self._tensor.name: _of_tensor(self._tensor, block)}, len(lines), {}, None)
+            return table({self._tensor.name: number_tensor(self._tensor, block)}, len(lines), {}, None)
         problems: Problems = {}
         columns = {field.name: number_column(field, block[:, at], problems) for at, field in enumerate(self._columns)}
         return table(columns, len(lines), problems, None)
@@ -82,15 +82,6 @@ def _vector(fields: tuple[Field, ...]) -> Tensor | None:
     only = fields[0]
     fits = len(fields) == 1 and isinstance(only, Tensor) and only.dtype not in ("str", "bool")
     return only if fits and isinstance(only, Tensor) and len(only.row_shape) == 1 and only.row_shape[0] > 0 else None
-
-
-def _of_tensor(field: Tensor, block: Any) -> Any:
-    if np.dtype(field.dtype).kind in "iu":
-        whole = block.astype(np.int64) if np.abs(block).max(initial=0) < 2**53 else block
-        if (whole != block).any() or whole is block:
-            raise error("invalid-row", f"{field.name}: expected {field.dtype}, got another number")
-        block = whole
-    return tensor_rows(field, block)
 
 
 def _bad(number: int, what: str, hint: str = "") -> SalverError:

@@ -23,12 +23,13 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "jsonlines": ("application/jsonlines", "application/x-ndjson", "application/x-jsonlines", "application/jsonl"),
     "npy": ("application/x-npy",),
     "npz": ("application/x-npz",),
+    "recordio": ("application/x-recordio-protobuf",),
     "libsvm": ("text/libsvm", "text/x-libsvm"),
     "arrow": ("application/vnd.apache.arrow.stream",),
     "events": (EVENT_STREAM,),
 }
 """The media types of each form; the first is the one answers name."""
-ROWS = (OWN, "csv", "jsonlines", "npy", "npz", "arrow")
+ROWS = (OWN, "csv", "jsonlines", "npy", "npz", "arrow", "recordio")
 READ_ONLY = ("libsvm",)
 """Forms that hold rows of numbers and no answers."""
 ENDPOINTS: Mapping[str, tuple[str, ...]] = {

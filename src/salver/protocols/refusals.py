@@ -10,6 +10,9 @@ from salver.errors import SalverError, problem_json
 
 PROBLEM = "application/problem+json"
 JSON = "application/json"
+MLFLOW = "mlflow"
+OF_MODEL = ("model-error", "row-count", "bad-output", "non-finite-output", "poison-request")
+"""The errors of models that MLflow's server answers as it does bad requests."""
 
 
 def settled(problem: SalverError) -> SalverError:
@@ -26,9 +29,14 @@ def refusal_body(problem: SalverError, endpoint: str, text: str = "") -> tuple[b
     return msgspec.json.encode(_shaped(problem, f"{text} ({problem.hint})" if problem.hint else text, endpoint)), JSON
 
 
-def refusal_status(problem: SalverError, endpoint: str) -> int:
+def status_in(dialect: str, problem: SalverError) -> int:
+    """The HTTP status of an error in a dialect: to MLflow's clients one of the model is a 400."""
+    return 400 if dialect == MLFLOW and problem.code in OF_MODEL else problem.meaning.http
+
+
+def refusal_status(problem: SalverError, endpoint: str, dialect: str = "") -> int:
     """The HTTP status of an error: outside the native format an invalid row is a 400."""
-    status = problem.meaning.http
+    status = status_in(dialect, problem)
     return 400 if status == 422 and endpoint != "native" else status
 
 

@@ -66,6 +66,7 @@ class Asked(NamedTuple):
     endpoint: str = "native"
     answer: str = JSON_ANSWER
     strict: bool = False
+    dialect: str = ""
 
 
 class Answering:
@@ -86,7 +87,7 @@ class Answering:
         answer = options.get("answer", JSON_ANSWER)
         if answer not in (JSON_ANSWER, "jsonlines") and answer not in self._writers:
             self._writers[answer] = plugins.protocol(answer).writer(self._outputs)
-        return Asked(options.get("endpoint", endpoint), answer, strict == "true")
+        return Asked(options.get("endpoint", endpoint), answer, strict == "true", options.get("dialect", ""))
 
     def encode(
         self, decoded: Decoded, outputs: Columns, failures: Mapping[int, SalverError], asked: Asked
@@ -108,7 +109,8 @@ class Answering:
                 if errors and (asked.strict or not listed):
                     problem = refusal(errors, part.rows)
             if problem is not None:
-                answers.append(refused_at(asked.endpoint, problem, len(errors) or len(part.errors)))
+                count = len(errors) or len(part.errors)
+                answers.append(refused_at(asked.endpoint, problem, count, asked.dialect))
             elif wrapped:
                 answers.append(Encoded(200, self._instances.body("predictions", columns, start, stop)))
             elif listed:
