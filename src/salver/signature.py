@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from salver.errors import error
 
-ColumnType = Literal["float", "int", "bool", "str", "category", "datetime"]
+ColumnType = Literal["float", "int", "bool", "str", "category", "datetime", "bytes"]
 DTYPES = (
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
     "str",
@@ -88,6 +88,8 @@ def _problems(side: str, fields: tuple[Field, ...]) -> Iterable[str]:
                 yield f"{where}: unknown dtype {field.dtype!r}; one of {', '.join(DTYPES)}"
             if not field.shape or field.shape[0] != -1 or any(d < -1 or d == 0 for d in field.shape):
                 yield f"{where}: shape {list(field.shape)} must begin with -1 (the rows) and hold no zero"
+        elif field.type == "bytes" and (field.categories, field.minimum, field.maximum) != (None, None, None):
+            yield f"{where}: bytes have neither a range nor categories"
         elif field.minimum is not None and field.maximum is not None and field.minimum > field.maximum:
             yield f"{where}: minimum {field.minimum} is above maximum {field.maximum}"
 
@@ -108,6 +110,7 @@ _WIDER: dict[ColumnType, tuple[ColumnType, ...]] = {
     "str": ("str", "category"),
     "category": ("category", "str"),
     "datetime": ("datetime", "str", "category"),
+    "bytes": ("bytes",),
 }
 """To which types a value of a type may be sent: whole numbers where numbers are wanted, dates where text is."""
 

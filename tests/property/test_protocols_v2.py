@@ -52,7 +52,7 @@ def _named(field: Field, name: str) -> Field:
 
 def _bytes(field: Field, values: Array) -> bytes:
     if datatype(field) == "BYTES":
-        encoded = [text.encode() for text in values.ravel().tolist()]
+        encoded = [value.encode() if isinstance(value, str) else value for value in values.ravel().tolist()]
         return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
     return values.astype(values.dtype.newbyteorder("<")).tobytes()
 
@@ -117,15 +117,16 @@ def test_json_and_bytes_reach_the_model_as_the_same_array(case: tuple[Tensor, Ar
     assert one.tolist() == other.tolist()
 
 
-@given(st.sampled_from(["float", "int", "bool", "str"]), st.data())
+@given(st.sampled_from(["float", "int", "bool", "str", "bytes"]), st.data())
 def test_a_column_goes_in_and_out_as_the_same_bytes(kind: Any, data: st.DataObject) -> None:
     elements: Any = {
         "float": st.floats(allow_nan=True, allow_infinity=False),
         "int": st.integers(-(2**63), 2**63 - 1),
         "bool": st.booleans(),
         "str": _text,
+        "bytes": st.binary(max_size=6),
     }[kind]
-    dtype = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": object}[kind]
+    dtype = {"float": np.float64, "int": np.int64, "bool": np.bool_}.get(kind, object)
     values: Array = np.array(data.draw(st.lists(elements, min_size=1, max_size=4)), dtype)
     field = Column("x", kind, nullable=kind == "float")
     body, options = _binary(field, values)

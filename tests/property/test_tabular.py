@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -32,6 +33,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": _text,
     "category": _text,
     "datetime": st.datetimes(),
+    "bytes": st.binary(max_size=6),
 }
 
 
@@ -45,7 +47,7 @@ def _tables(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(_VALUES)) -> tuple[t
         kind: Any = draw(st.sampled_from(kinds))
         nullable = draw(st.booleans())
         value = _VALUES[kind]
-        if nullable and kind in ("str", "category"):
+        if nullable and kind in ("str", "category", "bytes"):
             value = value.filter(bool)  # in CSV an empty cell is null
         columns.append(draw(st.lists(st.none() | value if nullable else value, min_size=count, max_size=count)))
         fields.append(Column(name.strip() or "x", kind, nullable=nullable))
@@ -61,10 +63,14 @@ def _written(form: str, fields: tuple[Field, ...], columns: list[list[Any]]) -> 
     if form == "jsonlines":
         names = [field.name for field in fields]
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        return b"".join(json.dumps(row, default=lambda moment: moment.isoformat()).encode() + b"\n" for row in rows)
+        return b"".join(json.dumps(row, default=_plain).encode() + b"\n" for row in rows)
     arrays = {field.name: tables.column(field, values) for field, values in zip(fields, columns, strict=True)}
     body: bytes = plugins.protocol(form).writer(fields).write(arrays, len(columns[0]), "native")
     return body
+
+
+def _plain(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value.isoformat())
 
 
 def _check(form: str, fields: tuple[Field, ...], columns: list[list[Any]]) -> None:

@@ -246,8 +246,8 @@ def test_a_cell_of_another_type_is_refused(text: str, field: Column | Tensor) ->
 
 
 def test_values_are_written_so_that_they_can_be_read_again() -> None:
-    assert [write_cell(value) for value in (None, True, 0.1, 3, "a,b", [0.5, 0.5])] == [
-        "", "true", "0.1", "3", "a,b", "[0.5,0.5]",
+    assert [write_cell(value) for value in (None, True, 0.1, 3, "a,b", [0.5, 0.5], b"\xff\0")] == [
+        "", "true", "0.1", "3", "a,b", "[0.5,0.5]", "/wA=",
     ]  # fmt: skip
 
 

@@ -180,3 +180,11 @@ def test_rows_of_no_known_kind_are_refused(rows: Any) -> None:
 def test_a_value_without_a_json_form_is_refused() -> None:
     with pytest.raises(UserError, match="of type object"):
         encode({"a": object()})
+
+
+def test_bytes_are_sent_as_base64_and_read_as_bytes() -> None:
+    rows = [{"x": b"\xff\0"}, {"x": bytearray(b"a")}, {"x": np.bytes_(b"b")}, {"x": None}]
+    assert encode(rows) == b'[{"x":"/wA="},{"x":"YQ=="},{"x":"Yg=="},{"x":null}]'
+    answers = [{"y": "/wA=", "z": "YQ=="}, {"error": {"code": "invalid-row", "detail": "x"}}, {"y": None, "z": ""}]
+    answer = read_prediction(response(200, answers), {"y"})
+    assert answer.rows == [{"y": b"\xff\0", "z": "YQ=="}, None, {"y": None, "z": ""}]

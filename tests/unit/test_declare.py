@@ -29,6 +29,7 @@ class Customer(Person):
     plan: Literal["basic", "pro"]
     tier: Annotated[Plan, enforced]
     joined: datetime
+    photo: bytes | None
     note: Annotated[str, private] | None = None
     size: np.float32
     face: Annotated[list[float], Array("float32", 64, -1)]
@@ -55,7 +56,7 @@ class Record(msgspec.Struct, rename="camel"):
 
 
 class Unusable:
-    a: bytes
+    a: memoryview
     b: int | str
     c: Annotated[str, Range(1, 2)]
     d: int = 3
@@ -89,6 +90,7 @@ def test_an_annotated_class_is_a_signature_with_what_it_inherits() -> None:
         Column("plan", "category", categories=("basic", "pro")),
         Column("tier", "category", categories=("basic", "pro"), enforce=True),
         Column("joined", "datetime"),
+        Column("photo", "bytes", nullable=True),
         Column("note", "str", nullable=True, optional=True, private=True),
         Column("size", "float"),
         Tensor("face", "float32", (-1, 64, -1)),
@@ -122,11 +124,11 @@ def test_fields_are_taken_as_they_are() -> None:
 
 def test_every_problem_of_both_sides_is_named_at_once() -> None:
     found = problems(inputs=Unusable, outputs=Made)
-    types = "use float, int, bool, str, datetime, a Literal of texts, any of them with | None, or "
+    types = "use float, int, bool, str, datetime, bytes, a Literal of texts, any of them with | None, or "
     types += "Annotated[list, Array(dtype, *shape)]"
     default = "has a default, but an absent field counts as null: only None can be one"
     assert found == (
-        f"input 'a': bytes is no type of a field; {types}",
+        f"input 'a': memoryview is no type of a field; {types}",
         f"input 'b': int | str is no type of a field; {types}",
         "input 'c': a Range is for numbers, not for str",
         f"input 'd': {default}",

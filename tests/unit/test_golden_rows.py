@@ -51,6 +51,13 @@ def test_many_columns_can_not_break_the_limit() -> None:
     assert len(golden_rows.choose(rows, 32)) == 32
 
 
+def test_rows_of_much_text_are_taken_as_far_as_there_is_room() -> None:
+    large = "A" * (golden_rows.MAX_TEXT // 2)
+    assert golden_rows.choose([{"x": large + mark} for mark in "abc"], 32) == [0]
+    rows = [{"x": large}, *({"x": mark} for mark in "abc"), {"x": large + "z"}]
+    assert golden_rows.choose(rows, 32) == [0, 1, 2, 3]
+
+
 def test_spread_reaches_both_ends() -> None:
     assert golden_rows.spread(100, 4) == [0, 33, 66, 99]
     assert golden_rows.spread(3, 4) == [0, 1, 2]
@@ -63,16 +70,17 @@ def test_private_values_are_replaced_by_ones_that_say_nothing() -> None:
         Column("plan", "category", categories=("basic", "pro"), private=True),
         Column("born", "datetime", private=True),
         Column("vip", "bool", private=True),
+        Column("photo", "bytes", private=True),
         Tensor("face", "float64", (-1, 2), private=True),
         Column("age", "int"),
     )
     row = {
         "email": "ada@example.org", "income": 81_000.0, "plan": "pro", "born": "1815-12-10T00:00:00", "vip": True,
-        "face": [0.3, 0.4], "age": 36,
+        "photo": "AP8=", "face": [0.3, 0.4], "age": 36,
     }  # fmt: skip
     assert golden_rows.stand_in(row, fields) == {
         "email": "", "income": 0.0, "plan": "basic", "born": "2000-01-01T00:00:00", "vip": False,
-        "face": [0.0, 0.0], "age": 36,
+        "photo": "", "face": [0.0, 0.0], "age": 36,
     }  # fmt: skip
 
 

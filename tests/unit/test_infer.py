@@ -212,7 +212,6 @@ def test_a_private_column_that_isn_t_there_is_refused() -> None:
 def test_every_problem_of_the_columns_is_named_at_once() -> None:
     found = problems(
         {
-            "bytes": [b"", b""],
             "complex": np.array([1j, 2j]),
             "decimal": [Decimal(1), Decimal(2)],
             "empty": [None, None],
@@ -231,7 +230,6 @@ def test_every_problem_of_the_columns_is_named_at_once() -> None:
         }
     )
     assert sorted(found) == [
-        "column 'bytes' holds bytes, which no signature describes",
         "column 'complex' holds complex128, which no signature describes",
         "column 'decimal' holds Decimal, which no signature describes",
         "column 'empty' holds no value at all, so its type can't be told",
@@ -244,8 +242,8 @@ def test_every_problem_of_the_columns_is_named_at_once() -> None:
         "column 'ragged' holds lists of different lengths",
         "column 'unsigned' holds whole numbers beyond 64 bits",
         "column 'zones' mixes times with and without a time zone",
-        "column 14 has no text as its name but the int 7",
-        "column 15 has no name",
+        "column 13 has no text as its name but the int 7",
+        "column 14 has no name",
     ]
 
 
@@ -323,3 +321,22 @@ def test_arrays_of_another_library_are_columns_like_those_of_numpy() -> None:
     assert words(pa.array([1.5, 2.5])) == words([1.5, 2.5])
     assert words({"x": [pa.array([1, 2]), pa.array([3, 4])]}) == words({"x": np.array([[1, 2], [3, 4]])})
     assert infer_outputs(pa.array([1.5, 2.5])) == infer_outputs(np.array([1.5, 2.5]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"a\0", None],
+        [bytearray(b"a\0"), None],
+        np.array([b"a\0", None], object),
+        pd.Series([b"a\0", None]),
+        pd.DataFrame({"x": [b"a\0", None]})["x"],
+    ],
+)
+def test_bytes_are_a_column_of_bytes(values: Any) -> None:
+    assert infer_inputs({"x": values}) == (Column("x", "bytes", nullable=True),)
+
+
+def test_numpys_fixed_bytes_are_a_column_of_bytes_too() -> None:
+    assert infer_inputs({"x": np.array([b"a", b"bb"])}) == (Column("x", "bytes"),)
+    assert infer_inputs([{"x": b"a"}, {}]) == (Column("x", "bytes", nullable=True, optional=True),)

@@ -65,6 +65,8 @@ def test_every_misfit_is_named_at_once() -> None:
         "f": [[1.5], [2.5]],
         "g": ["soon", "later"],
         "h": [1, 2],
+        "j": ["AP8=", "?"],
+        "k": [b"", b"a"],
     }
     assert misfits(
         examples,
@@ -77,6 +79,8 @@ def test_every_misfit_is_named_at_once() -> None:
         Column("g", "datetime"),
         Tensor("h", "float32", (-1, 2)),
         Column("i", "int", nullable=True),
+        Column("j", "bytes"),
+        Column("k", "str"),
     ) == (
         "column 'a' holds float, where int is expected",
         "column 'b' is not nullable but holds no value in 1 rows, first in row 1",
@@ -87,6 +91,8 @@ def test_every_misfit_is_named_at_once() -> None:
         "column 'g' holds text that is no ISO 8601 date, where datetime is expected",
         "column 'h' has the shape [-1], where [-1, 2] is expected",
         "column 'i' is missing",
+        "column 'j' holds text that is no base64, where bytes are expected",
+        "column 'k' holds bytes, where str is expected",
     )
 
 
@@ -134,3 +140,10 @@ def test_columns_have_the_dtypes_of_their_fields() -> None:
     assert [columns["b"][1], columns["s"][1]] == [None, None]
     assert np.isnan([columns["n"][1], columns["f"][1]]).all()
     assert np.isnat(columns["d"][1])
+
+
+def test_bytes_become_base64_rows_and_base64_text_becomes_bytes() -> None:
+    inputs = (Column("x", "bytes", nullable=True),)
+    for values in ([b"\xff\0", b"", None], ["/wA=", "", None]):
+        assert to_rows({"x": values}, inputs) == [{"x": "/wA="}, {"x": ""}, {"x": None}]
+        assert to_columns({"x": values}, inputs)["x"].tolist() == [b"\xff\0", b"", None]

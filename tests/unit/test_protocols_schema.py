@@ -26,6 +26,7 @@ def _property(field: Field) -> object:
         (Column("x", "int", nullable=True), {"type": "integer", "format": "int64", "nullable": True}),
         (Column("x", "bool", optional=True), {"type": "boolean", "nullable": True}),
         (Column("x", "datetime"), {"type": "string", "format": "date-time"}),
+        (Column("x", "bytes"), {"type": "string", "format": "byte"}),
         (
             Column("x", "float", minimum=0.0, maximum=2.5),
             {"type": "number", "format": "double", "description": "seen in training: 0 to 2.5"},

@@ -133,6 +133,9 @@ def test_booleans_dates_and_tensors_have_their_own_facts() -> None:
     assert summary(Column("x", "datetime", nullable=True), dates) == reference.Time(
         count=3, missing_share=1 / 3, first="2023-01-01T00:00:00Z", last="2024-01-02T03:00:00Z"
     )
+    blobs = summary(Column("x", "bytes", nullable=True), np.array([b"", b"\xff\0", b"ab", None], object))
+    assert isinstance(blobs, reference.Blob)
+    assert (blobs.count, blobs.missing_share, blobs.length_quantiles["50"]) == (4, 0.25, 2.0)
     digits = summary(Tensor("x", "float64", (-1, 8, 8)), load_digits().images)
     assert (digits.count, digits.shape, digits.minimum, digits.maximum) == (1797, (-1, 8, 8), 0.0, 16.0)
     assert digits.mean == pytest.approx(load_digits().images.mean())

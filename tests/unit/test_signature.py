@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from salver.errors import SalverError
@@ -65,6 +67,9 @@ def test_a_removed_input_breaks_nothing() -> None:
         (Column("x", "bool"), Column("x", "int")),
         (Column("x", "str"), Column("x", "datetime")),
         (Column("x", "int"), Column("x", "str")),
+        (Column("x", "bytes"), Column("x", "str")),
+        (Column("x", "str"), Column("x", "bytes")),
+        (Column("x", "bytes", nullable=True), Column("x", "bytes")),
         (Column("x", "int", nullable=True), Column("x", "int")),
         (Column("x", "int", nullable=True, optional=True), Column("x", "int", nullable=True)),
         (Column("x", "int", optional=True), Column("x", "int")),
@@ -220,6 +225,13 @@ def test_all_problems_of_a_signature_are_named_at_once() -> None:
         Signature((Column("x", "int", minimum=2, maximum=1), Column("x", "int"), Tensor("t", "f4", (2,))), ())
     assert caught.value.code == "bad-signature"
     assert len(caught.value.details) == 5
+
+
+@pytest.mark.parametrize("facts", [{"minimum": 1.0}, {"maximum": 1.0}, {"categories": ("a",)}])
+def test_bytes_have_neither_a_range_nor_categories(facts: Any) -> None:
+    with pytest.raises(SalverError) as caught:
+        Signature((Column("x", "bytes", **facts),), (PREDICTION,))
+    assert caught.value.details == ("input 'x': bytes have neither a range nor categories",)
 
 
 def test_a_second_output_is_said_to_change_v1_answers() -> None:

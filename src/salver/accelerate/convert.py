@@ -191,11 +191,15 @@ def initial_types(fields: Sequence[Field], signature: Signature, *, stacked: boo
 def _convertible(field: Field) -> bool:
     if isinstance(field, Tensor):
         return field.dtype in ("float32", "float64")
-    return field.type != "datetime" and not (field.type == "bool" and (field.nullable or field.optional))
+    return field.type not in ("datetime", "bytes") and not (field.type == "bool" and (field.nullable or field.optional))
 
 
 def _spelled(field: Field) -> str:
-    return f"an array of {field.dtype}" if isinstance(field, Tensor) else f"{field.type}, which may be null"
+    return (
+        f"an array of {field.dtype}"
+        if isinstance(field, Tensor)
+        else f"{field.type}{', which may be null' * (field.nullable or field.optional)}"
+    )
 
 
 def prepare(model: Any, copies: dict[int, Any]) -> Any:

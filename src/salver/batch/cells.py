@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Any
 
 import msgspec
@@ -34,11 +35,13 @@ def parse_cell(text: str, field: Field) -> Any:
 
 
 def write_cell(value: Any) -> str:
-    """A predicted value as text: null is empty, lists and mappings are JSON."""
+    """A predicted value as text: null is empty, bytes are base64, lists and mappings JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     if isinstance(value, bool | list | dict):
         return msgspec.json.encode(value).decode()
     return str(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from base64 import b64decode
+from collections.abc import Collection, Generator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +18,7 @@ from salver.client.rows import encode, problems_of
 from salver.errors import CODES, SalverError, UserError, error
 from salver.protocols import Codec, Subject
 from salver.protocols.native import PROTOCOL
+from salver.protocols.values import is_blob
 from salver.signature import Signature
 
 MODELS = "/models"
@@ -93,6 +96,7 @@ class Schema:
     def __init__(self, model: str) -> None:
         self.model = model
         self.codec: Codec | None = None
+        self.blobs: frozenset[str] = frozenset()
 
     def describe(self) -> Steps[Description]:
         """Fetch the description."""
@@ -100,6 +104,7 @@ class Schema:
         description: Description = _read(_checked(response), Description)
         if "@" not in self.model:
             self.codec = PROTOCOL.codec(Subject(description.name, 0, "", description.signature))
+            self.blobs = frozenset(field.name for field in description.signature.outputs if is_blob(field))
         return description
 
     def predict(self, rows: Any, *, timeout: float, strict: bool) -> Steps[Answer]:
@@ -116,7 +121,7 @@ class Schema:
                     raise
                 yield from self.describe()
                 request = ask_prediction(self, rows, timeout=timeout, strict=strict)
-        return read_prediction((yield request))
+        return read_prediction((yield request), self.blobs)
 
     def _try_to_describe(self) -> Steps[None]:
         """Fetch the description; a key that may not read it leaves the check of rows to the server."""
@@ -142,8 +147,8 @@ def ask_prediction(schema: Schema, rows: Any, *, timeout: float, strict: bool = 
     return Request("POST", f"{_path(schema.model)}/predict{query}", headers, body)
 
 
-def read_prediction(response: Response) -> Answer:
-    """The answer to a prediction, or the server's error raised."""
+def read_prediction(response: Response, blobs: Collection[str] = ()) -> Answer:
+    """The answer to a prediction, or the server's error raised; the outputs `blobs` are bytes."""
     content = _read(_checked(response), Any)
     single = isinstance(content, dict)
     rows: list[Row | None] = []
@@ -152,7 +157,7 @@ def read_prediction(response: Response) -> Answer:
         failure = row.get("error") if isinstance(row, dict) and len(row) == 1 else None
         if isinstance(failure, dict):
             errors[index] = _told(str(failure.get("code", "")), str(failure.get("detail", "")), "", (), response.status)
-        rows.append(None if index in errors else row)
+        rows.append(None if index in errors else _with_bytes(row, blobs) if blobs else row)
     return Answer(
         rows,
         single=single,
@@ -160,6 +165,16 @@ def read_prediction(response: Response) -> Answer:
         release=response.headers.get("x-salver-release", ""),
         prediction_id=response.headers.get("x-salver-prediction-id", ""),
     )
+
+
+def _with_bytes(row: Row, blobs: Collection[str]) -> Row:
+    """A row whose outputs of bytes are bytes instead of base64; one that another release gave may differ."""
+    read = dict(row)
+    for name in blobs:
+        with suppress(ValueError):
+            if isinstance(value := row.get(name), str):
+                read[name] = b64decode(value, validate=True)
+    return read
 
 
 def pause_before_retry(response: Response, attempt: int, retry: Retry, *, now: datetime, chance: float) -> float | None:

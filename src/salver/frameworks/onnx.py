@@ -222,6 +222,9 @@ def _array(value: Any, whole: bool) -> Any:
 def _feed(inputs: Sequence[Any], fields: tuple[Field, ...], null_text: str | None) -> Feed:
     """How the signature's columns become the inputs of the graph: stacked to its one input, else by name."""
     known = {field.name: field for field in fields}
+    blobs = [field.name for field in fields if isinstance(field, Column) and field.type == "bytes"]
+    if blobs:  # the runtime would make text like b'…' of them
+        raise error("bad-signature", f"an ONNX graph takes no bytes: {', '.join(blobs)}", hint="its text is str")
     if all(each.name in known for each in inputs):
         parts = [(each.name, _one(each, known[each.name], null_text)) for each in inputs]
         return lambda columns: {name: fill(columns) for name, fill in parts}

@@ -94,7 +94,7 @@ def _value(field: Field, example: Mapping[str, Any] | None) -> Any:
         return int(low) if field.type == "int" else low
     if field.type == "category" and field.categories and not field.private:
         return field.categories[0]
-    return {"bool": False, "datetime": "2000-01-01T00:00:00Z"}.get(field.type, "text")
+    return {"bool": False, "datetime": "2000-01-01T00:00:00Z", "bytes": "AP8="}.get(field.type, "text")
 
 
 def _nested(value: Any, shape: list[int]) -> Any:

@@ -87,7 +87,13 @@ class Hidden(Summary, frozen=True, tag="private", omit_defaults=True, kw_only=Tr
     """A private column, of which nothing more is kept."""
 
 
-Kind = Number | Text | Flag | Time | Array | Hidden
+class Blob(Summary, frozen=True, tag="bytes", omit_defaults=True, kw_only=True):
+    """Bytes: how long values are, and nothing of what they hold."""
+
+    length_quantiles: dict[str, float] = {}
+
+
+Kind = Number | Text | Flag | Time | Blob | Array | Hidden
 
 
 class Profile(Struct, frozen=True, omit_defaults=True):
@@ -136,6 +142,11 @@ def _summary(field: Field, values: NDArray[Any]) -> Kind:
         return Flag(count=len(values), missing_share=share, true=int(present.astype(bool).sum()))
     if field.type == "datetime":
         return _time(present.astype("datetime64[us]"), len(values), share)
+    if field.type == "bytes":
+        lengths = np.sort(np.array([len(value) for value in present], float))
+        return Blob(
+            count=len(values), missing_share=share, length_quantiles=_quantiles(lengths) if len(lengths) else {}
+        )
     return _text(field, [str(value) for value in present], len(values), share)
 
 

@@ -183,17 +183,24 @@ def _check_type(arrow: Any, field: Field, kind: Any) -> None:
             inner = inner.value_type
         wanted = "text" if field.dtype == "str" else "bool" if field.dtype == "bool" else "number"
     else:
-        wanted = {"bool": "bool", "float": "number", "int": "number", "datetime": "time"}.get(field.type, "text")
-        if types.is_dictionary(inner) and wanted == "text":
+        wanted = {"bool": "bool", "float": "number", "int": "number", "datetime": "time", "bytes": "bytes"}.get(
+            field.type, "text"
+        )
+        if types.is_dictionary(inner) and wanted in ("text", "bytes"):
             inner = inner.value_type
     fits = {
         "bool": types.is_boolean(inner),
         "number": types.is_integer(inner) or types.is_floating(inner),
         "time": types.is_timestamp(inner) or types.is_date(inner),
-        "text": types.is_string(inner) or types.is_large_string(inner),
+        "text": _is_text(types, inner),
+        "bytes": types.is_binary(inner) or types.is_large_binary(inner) or _is_text(types, inner),
     }[wanted]
     if not fits and not (types.is_null(inner) and inner is kind and isinstance(field, Column)):
         raise error("invalid-row", f"column {field.name}: expected {wanted}, got {str(kind)[:60]}")
+
+
+def _is_text(types: Any, kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _values(arrow: Any, field: Field, column: Any, problems: Problems) -> Any:
@@ -212,7 +219,8 @@ def _values(arrow: Any, field: Field, column: Any, problems: Problems) -> Any:
             zone = getattr(column.type, "tz", None)
             array = column.cast(arrow.timestamp("us", tz=zone), safe=False).to_numpy(zero_copy_only=False)
         else:
-            array = column.cast(arrow.string()).to_numpy(zero_copy_only=False)
+            kind = arrow.binary() if field.type == "bytes" else arrow.string()
+            array = column.cast(kind).to_numpy(zero_copy_only=False)
     except arrow.ArrowException:
         raise error("invalid-row", f"column {field.name}: a value is out of range") from None
     check_column(field, array, nulls, problems)
@@ -263,7 +271,8 @@ def _array(arrow: Any, field: Field, values: Any) -> Any:
         return arrow.array(plain, kind, mask=nulls, from_pandas=False)
     if field.type == "datetime":
         return arrow.array(values.astype("datetime64[us]"), arrow.timestamp("us", tz="UTC"))
-    return arrow.array(values.tolist(), arrow.bool_() if field.type == "bool" else arrow.string())
+    kinds = {"bool": arrow.bool_(), "bytes": arrow.binary()}
+    return arrow.array(values.tolist(), kinds.get(field.type, arrow.string()))
 
 
 def _lists(arrow: Any, field: Tensor, values: Any) -> Any:

@@ -3,7 +3,7 @@
 The first record is a header if one of its cells is the name of a column, unless `header=present` or `header=absent`
 of the content type says so; without a header the cells are the columns in order, or the elements of the only tensor.
 An empty cell is null where null is allowed, and empty text else. Numbers are decimal and finite, bools are `true` and
-`false` (or 1 and 0), times ISO 8601, tensors JSON. Rows are counted from 1, without the header.
+`false` (or 1 and 0), times ISO 8601, bytes base64, tensors JSON. Rows are counted from 1, without the header.
 
 Answers have a header at the native endpoint and none at `/invocations`, where records stand for themselves.
 """
@@ -14,6 +14,7 @@ import csv
 import io
 import math
 import re
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Literal
@@ -166,7 +167,7 @@ def _parser(field: Field) -> Callable[[Cells, dict[int, str]], Sequence[Any]]:
     """What reads the cells of one column, and says what is wrong with which."""
     parse = _cell_parser(field)
     nullable = isinstance(field, Column) and may_be_null(field)
-    keeps_empty = isinstance(field, Column) and field.type in ("str", "category") and not nullable
+    keeps_empty = isinstance(field, Column) and field.type in ("str", "category", "bytes") and not nullable
 
     def read(cells: Cells, wrong: dict[int, str]) -> Sequence[Any]:
         values: list[Any] = []
@@ -265,6 +266,8 @@ def _texts(field: Field) -> Callable[[Any], Sequence[Any]]:
     if field.type == "float":
         null = "" if may_be_null(field) else "NaN"
         return lambda array: [null if value != value else value for value in values(array)]
+    if field.type == "bytes":
+        return lambda array: [None if value is None else b64encode(value).decode() for value in values(array)]
     return values
 
 

@@ -18,7 +18,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from salver.errors import SalverError
 from salver.protocols.bounds import elements, more_than
-from salver.protocols.rows import UNREADABLE, RowType, decoder
+from salver.protocols.rows import UNREADABLE, RowType, decoder, may_be_packed
+from salver.protocols.values import is_packed
 
 MOST_NAMES = 64
 MOST_TYPES = 32
@@ -34,6 +35,7 @@ class ExtraFields:
     def __init__(self, rows: RowType) -> None:
         self._rows = rows
         self._known = frozenset(rows.names)
+        self._bare = may_be_packed(rows.fields)
         self._learned: frozenset[str] = frozenset()
         self._read: Callable[[Any], Any] | None = None
         self._types = 0
@@ -49,6 +51,8 @@ class ExtraFields:
 
     def _found(self, values: Iterable[Any]) -> int:
         objects = [row for row in _rows(map(_python, values)) if isinstance(row, dict)]
+        if self._bare:
+            objects = [row for row in objects if not is_packed(row)]
         found = sum(map(len, map(self._known.union, objects))) - len(self._known) * len(objects)
         if found:
             self._learn(frozenset().union(*objects) - self._known)

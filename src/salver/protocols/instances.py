@@ -6,7 +6,6 @@ lacks. Writes their answers: bare values of one output, objects of several.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -25,15 +24,17 @@ from salver.protocols.rows import (
     UNREADABLE,
     RowType,
     bad_json,
+    converter,
     decoder,
     describe,
     invalid_row,
-    json_type,
+    is_text,
+    may_be_packed,
     optional,
-    read_custom,
     refusal,
     too_many_rows,
 )
+from salver.protocols.values import is_blob, is_packed, json_type
 from salver.signature import Column, Field, Tensor
 from salver.tables import Columns, may_be_null
 
@@ -43,6 +44,7 @@ Row = tuple[Any, ...]
 ENOUGH = 2 * MAX_ROWS
 """Bodies up to this many bytes can't hold more instances than allowed: one is at least `1,`."""
 _BARE = (*(b"%d" % digit for digit in range(10)), b"-", b'"', b"t", b"f", b"n")
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _FIRST = re.compile(rb"\s*\[\s*(.)", re.DOTALL)
 
 
@@ -59,7 +61,10 @@ def fast_decoders(
     by_name = compile_for(named)
     bare = by_name if only is None else compile_for(rows.kinds[0])
     in_order = bare if isinstance(only, Tensor) else compile_for(tuple.__class_getitem__(tuple(rows.kinds)))
-    return {b"{": by_name, b"]": by_name, b"[": in_order, **dict.fromkeys(_BARE, bare)}
+    found = {b"{": by_name, b"]": by_name, b"[": in_order, **dict.fromkeys(_BARE, bare)}
+    if named is rows.struct and only is not None and optional(only):
+        del found[b"{"]  # the base64 object of the only value would be a row without it
+    return found
 
 
 def instance_values(instances: list[Any]) -> list[Row]:
@@ -89,11 +94,11 @@ def read_each(items: Sequence[Any], part: Part, read: Callable[[Any, int], Struc
 def needs_python(body: bytes | Raw, fields: Sequence[Field]) -> bool:
     """Whether a body may hold base64 objects, which stand for text."""
     text = body if isinstance(body, bytes) else memoryview(body).tobytes()
-    return b'"b64"' in text and all(field.name != "b64" for field in fields)
+    return b'"b64"' in text and any(map(is_text, fields)) and all(field.name != "b64" for field in fields)
 
 
 def python_values(body: bytes | Raw, problem: Exception | None = None, where: str = "$") -> Any:
-    """Read JSON as Python values, with the tokens NaN and Infinity, and base64 objects as their text.
+    """Read JSON as Python values, with the tokens NaN and Infinity.
 
     `problem` is why msgspec refused the body: it is told unless such tokens are the reason.
     """
@@ -101,19 +106,9 @@ def python_values(body: bytes | Raw, problem: Exception | None = None, where: st
     if problem is not None and b"NaN" not in data and b"Infinity" not in data:
         raise bad_json(problem, data, where)
     try:
-        return json.loads(data.decode(), object_hook=_text_of)
+        return json.loads(data.decode())
     except (ValueError, RecursionError) as other:
         raise bad_json(problem or other, data, where) from None
-
-
-def _text_of(value: dict[str, Any]) -> Any:
-    """The text that a base64 object stands for; any other object as it is."""
-    if value.keys() != {"b64"}:
-        return value
-    try:
-        return base64.b64decode(value["b64"], validate=True).decode()
-    except (ValueError, TypeError):
-        raise error("bad-protocol-body", "a b64 object holds no base64 of UTF-8 text") from None
 
 
 class ListReader:
@@ -166,7 +161,9 @@ class InstanceReader:
         self._rows = rows
         self._only = rows.fields[0] if len(rows.fields) == 1 else None
         self._decoders = [decoder(list[kind]) for kind in rows.kinds]  # type: ignore[valid-type]
-        self._token_lists: list[Any] = [list[kind] for kind in rows.token_kinds]  # type: ignore[valid-type]
+        self._packable = may_be_packed(rows.fields)
+        lists: list[Any] = [list[kind] for kind in rows.token_kinds]  # type: ignore[valid-type]
+        self._converters = list(map(converter, rows.fields, lists))
 
     def could_exceed(self, body: bytes) -> bool:
         """Whether a body may hold more instances than allowed."""
@@ -181,13 +178,24 @@ class InstanceReader:
 
     def _row(self, item: Any, where: str) -> Struct:
         kind = json_kind(item)
-        if kind == "object":
+        if kind == "object" and not self._is_packed(item):
             return self._rows.read(item, where)
         if kind == "array" and not isinstance(self._only, Tensor):
             return self._rows.read_positions(elements(item, where) if isinstance(item, Raw) else item, where)
         if self._only is not None:
             return self._rows.read_positions([item], where, [where])
         raise error("invalid-row", f"{where}: expected object or array of {len(self._rows.fields)} values, got {kind}")
+
+    def _is_packed(self, item: Any) -> bool:
+        """Whether an object is the base64 of the only field."""
+        if not self._packable:
+            return False
+        if not isinstance(item, Raw):
+            return is_packed(item)
+        try:
+            return is_packed(_MEMBERS.decode(item))
+        except UNREADABLE:  # which is told where it is read as a row
+            return False
 
     def columns(self, inputs: Any) -> list[Row]:
         """Read columns: an object with one array per field, or the array of the only field."""
@@ -223,7 +231,7 @@ class InstanceReader:
                 return None
             raise error("invalid-row", f"{name}: required input is missing")
         if not isinstance(value, Raw):
-            column: list[Any] = msgspec.convert(value, self._token_lists[place], dec_hook=read_custom)
+            column: list[Any] = self._converters[place](value)
         else:
             if len(memoryview(value)) > ENOUGH:
                 elements(value, name)
@@ -267,10 +275,11 @@ def _transposed(columns: Sequence[list[Any] | None], names: Sequence[str]) -> li
 
 
 class InstanceAnswers:
-    """Writes answers of one signature."""
+    """Writes answers of one signature; `packed` says that bytes are objects of base64, else they are its text."""
 
-    def __init__(self, outputs: tuple[Field, ...]) -> None:
+    def __init__(self, outputs: tuple[Field, ...], *, packed: bool = False) -> None:
         self._outputs = outputs
+        self._packed = packed
         self._makers = [values_of(field) for field in outputs]
         self._names = [ENCODER.encode(field.name) for field in outputs]
         self.nothing: list[list[bytes]] = [[] for _ in outputs]
@@ -284,10 +293,13 @@ class InstanceAnswers:
         ]
 
     def _text(self, field: Field, values: list[Any]) -> list[bytes]:
-        if isinstance(field, Column) and field.type == "str" and field.name.endswith("_bytes"):
-            values = [None if value is None else {"b64": base64.b64encode(value.encode()).decode()} for value in values]
+        if (self._packed and is_blob(field)) or (
+            isinstance(field, Column) and field.type == "str" and field.name.endswith("_bytes")
+        ):
+            raw = [value.encode() if isinstance(value, str) else value for value in values]
+            values = [None if value is None else {"b64": value} for value in raw]  # which the encoder writes as base64
         texts = lines(values)
-        if field.non_finite:
+        if field.non_finite and not is_blob(field):
             for row, text in enumerate(texts):
                 if b"null" in text and not (isinstance(field, Column) and may_be_null(field) and _is_nan(values[row])):
                     texts[row] = json.dumps(values[row], separators=(",", ":")).encode()

@@ -38,11 +38,11 @@ from salver.protocols.rows import (
     bad_json,
     decoder,
     describe,
-    json_type,
     listed,
     optional,
 )
 from salver.protocols.tabular import Answering, Asked
+from salver.protocols.values import json_type
 from salver.tables import Columns
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")

@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from salver.errors import SalverError, error
 from salver.limits import BODY
+from salver.protocols.values import Base64, is_blob, json_type, unpacked_text
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
@@ -33,7 +34,6 @@ _PLACE = re.compile(r" - at `\$((?:\[(?:\d+|\.\.\.)\]|\.\w+)*)`$")
 
 _BYTE = re.compile(r"(.*) \(byte (\d+)\)$")
 _INT64 = (-(2**63), 2**63 - 1)
-_JSON_TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object", type(None): "null"}
 
 
 class Instant(datetime):
@@ -99,6 +99,8 @@ def column_type(column: Column) -> Any:
             kind = bool
         case "datetime":
             kind = Instant
+        case "bytes":
+            kind = Base64
         case _:
             kind = Literal[column.categories] if column.enforce and column.categories else str
     return kind | None if may_be_null(column) else kind
@@ -135,6 +137,34 @@ def tensor_type(tensor: Tensor, *, tokens: bool = False) -> Any:
 def field_type(field: Field, *, tokens: bool = False) -> Any:
     """The type of one field of a row; `tokens` allows NaN and infinities where a protocol has words for them."""
     return tensor_type(field, tokens=tokens) if isinstance(field, Tensor) else column_type(field)
+
+
+def is_text(field: Field) -> bool:
+    """Whether the JSON of a field holds text that means what it says."""
+    if isinstance(field, Tensor):
+        return field.dtype == "str"
+    return field.type in ("str", "category", "datetime")
+
+
+def may_be_packed(fields: Sequence[Field]) -> bool:
+    """Whether a base64 object may stand for a whole row: for the value of the only field, text or bytes."""
+    only = fields[0]
+    return len(fields) == 1 and only.name != "b64" and (is_text(only) or is_blob(only))
+
+
+def converter(field: Field, kind: Any) -> _Read:
+    """What reads Python values of a field as `kind`; where text is wanted, base64 objects stand for it."""
+    read = partial(msgspec.convert, type=kind, dec_hook=read_custom)
+    if not is_text(field):
+        return read
+
+    def read_text(value: Any) -> Any:
+        try:
+            return read(unpacked_text(value))
+        except ValueError as problem:
+            raise msgspec.ValidationError(str(problem)) from None
+
+    return read_text
 
 
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
@@ -176,7 +206,7 @@ class RowType:
         self.strict = struct_of("StrictRow", fields, members, strict=True)
         self._loose = decoder(struct_of("LooseRow", fields, [(Raw | UnsetType, UNSET)] * len(fields)))
         self._decoders: list[_Read] = [decoder(kind).decode for kind in self.kinds]
-        self._converters = [partial(msgspec.convert, type=kind, dec_hook=read_custom) for kind in self.token_kinds]
+        self._converters = list(map(converter, fields, self.token_kinds))
 
     def read(self, value: Any, where: str) -> Struct:
         """Read one row by name, from JSON bytes or from Python values that `json` read.
@@ -235,11 +265,6 @@ class RowType:
 def optional(field: Field) -> bool:
     """Whether a row may lack the field."""
     return isinstance(field, Column) and field.optional
-
-
-def json_type(value: Any) -> str:
-    """What JSON calls the type of a value."""
-    return _JSON_TYPES.get(type(value), "something else")
 
 
 def listed(names: Sequence[str]) -> str:

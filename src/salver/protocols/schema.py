@@ -17,6 +17,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
     "category": {"type": "string"},
     "datetime": {"type": "string", "format": "date-time"},
+    "bytes": {"type": "string", "format": "byte"},
 }
 _EXAMPLES: dict[str, Any] = {
     "float": 0.0,
@@ -25,6 +26,7 @@ _EXAMPLES: dict[str, Any] = {
     "str": "text",
     "category": "text",
     "datetime": "2024-01-31T12:00:00Z",
+    "bytes": "AP8=",
 }
 _TOLD = 20
 """So many categories are listed in a description."""

@@ -3,8 +3,8 @@
 `instances` are rows. `inputs` are rows where they are a list, as in KServe, and columns where they are an object; in
 the dialect of TF Serving they are columns always. An instance is a row object, a list of the fields' values in order,
 or the bare value of the only field. One bad row fails the request. The tokens NaN, Infinity and -Infinity, which JSON
-does not have, are read and written as this protocol does; null stays null. Text may come as `{"b64": …}`, and outputs
-named `…_bytes` are sent so. The one signature is called `serving_default`.
+does not have, are read and written as this protocol does; null stays null. Text and bytes may come as `{"b64": …}`;
+outputs of bytes, and of text named `…_bytes`, are sent so. The one signature is called `serving_default`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from salver.protocols.instances import (
     python_values,
 )
 from salver.protocols.refusals import settled
-from salver.protocols.rows import UNREADABLE, RowType, decoder, describe, json_type, refusal
+from salver.protocols.rows import UNREADABLE, RowType, decoder, describe, refusal
+from salver.protocols.values import json_type
 from salver.tables import Columns
 
 SIGNATURE_NAMES = (None, "", "serving_default")
@@ -67,7 +68,7 @@ class V1Codec:
         self._reader = InstanceReader(self._rows)
         self._envelope = msgspec.json.Decoder(_Envelope)
         self._columns = tables.builder(signature.inputs, tuple)
-        self._answers = InstanceAnswers(signature.outputs)
+        self._answers = InstanceAnswers(signature.outputs, packed=True)
 
     def decode(self, bodies: Sequence[bytes], options: Options | None = None) -> Decoded:
         """Read a batch of request bodies; never raises for a bad body, its part says what is wrong."""

@@ -17,7 +17,7 @@ from salver.signature import DTYPES, ColumnType
 class Typed(NamedTuple):
     """One column of examples with one type.
 
-    `values` is float*, int*, bool, datetime64[us] or object (str) and has one entry per row; what stands where
+    `values` is float*, int*, bool, datetime64[us] or object (str, bytes) and has one entry per row; what stands where
     `missing` is true means nothing. With type `tensor` it has further dimensions. `levels` are the categories of a
     categorical column; `absent` says that some rows lack the field altogether; `utc` that dates carried a time zone.
     """
@@ -101,6 +101,7 @@ def _of_series(name: str, series: Any) -> Typed:
 
 _KINDS: dict[str, ColumnType] = {
     "b": "bool", "i": "int", "u": "int", "f": "float", "U": "str", "M": "datetime",
+    "S": "bytes",
 }  # fmt: skip
 
 
@@ -118,8 +119,8 @@ def _of_array(name: str, values: NDArray[Any], missing: NDArray[np.bool_] | None
         none = none | np.isnan(values)
     elif kind == "u" and (values[~none] > np.iinfo(np.int64).max).any():
         raise UnusableError(_TOO_LARGE)
-    elif kind == "U":
-        return _of_objects(name, values.astype(object), none, "str")
+    elif kind in "US":
+        return _of_objects(name, values.astype(object), none, _KINDS[kind])
     elif kind == "M":
         none = none | np.isnat(values)
         values = _microseconds(values, none)
@@ -195,6 +196,8 @@ def _kind(value: Any) -> str:
         return "float"
     if isinstance(value, str):
         return "str"
+    if isinstance(value, bytes | bytearray):
+        return "bytes"
     if isinstance(value, date | np.datetime64):
         return "datetime"
     if isinstance(value, list | tuple | np.ndarray):
@@ -233,6 +236,12 @@ def _strings(name: str, values: NDArray[Any], gone: NDArray[np.bool_]) -> Typed:
     return Typed(name, "str", _objects([None if lost else str(v) for v, lost in zip(values, gone, strict=True)]), gone)
 
 
+def _blobs(name: str, values: NDArray[Any], gone: NDArray[np.bool_]) -> Typed:
+    return Typed(
+        name, "bytes", _objects([None if lost else bytes(v) for v, lost in zip(values, gone, strict=True)]), gone
+    )
+
+
 def _datetimes(name: str, values: NDArray[Any], gone: NDArray[np.bool_]) -> Typed:
     times = [None if lost else _datetime(value) for value, lost in zip(values, gone, strict=True)]
     zones = {time.tzinfo is not None for time in times if time is not None}
@@ -254,4 +263,6 @@ def _datetime(value: Any) -> datetime:
     return datetime(value.year, value.month, value.day)
 
 
-_CONVERT = {"float": _floats, "int": _ints, "bool": _bools, "str": _strings, "datetime": _datetimes}
+_CONVERT = {
+    "float": _floats, "int": _ints, "bool": _bools, "str": _strings, "datetime": _datetimes, "bytes": _blobs,
+}  # fmt: skip

@@ -246,6 +246,7 @@ _PLAIN: tuple[tuple[tuple[type, ...], ColumnType], ...] = (
     ((float, np.floating), "float"),
     ((datetime, np.datetime64), "datetime"),
     ((str,), "str"),
+    ((bytes,), "bytes"),
 )
 
 
@@ -260,7 +261,7 @@ def _column_type(hint: Any) -> tuple[ColumnType, tuple[str, ...] | None]:
         if isinstance(hint, type) and issubclass(hint, kinds):
             return name, None
     raise _UnusableError(
-        f"{_name(hint)} is no type of a field; use float, int, bool, str, datetime, a Literal of texts, "
+        f"{_name(hint)} is no type of a field; use float, int, bool, str, datetime, bytes, a Literal of texts, "
         "any of them with | None, or Annotated[list, Array(dtype, *shape)]"
     )
 

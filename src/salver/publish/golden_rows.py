@@ -11,6 +11,9 @@ from salver.signature import Field, Tensor
 
 Rows = Sequence[Mapping[str, Any]]
 
+MAX_TEXT = 8 << 20
+"""Characters of text in all golden rows together, bytes as base64."""
+
 
 def choose(rows: Rows, limit: int) -> list[int]:
     """Which rows say most about a model, as sorted indices: the first and last, those with nulls, with the smallest
@@ -26,7 +29,17 @@ def choose(rows: Rows, limit: int) -> list[int]:
         if len(wanted) >= limit:
             break
         wanted[row] = None
-    return sorted(list(wanted)[:limit])
+    return sorted(_affordable(rows, list(wanted)[:limit]))
+
+
+def _affordable(rows: Rows, wanted: Iterable[int]) -> Iterable[int]:
+    """The first of these rows, and those after it as far as there is room for their text."""
+    spent = 0
+    for row in wanted:
+        size = sum(len(value) for value in rows[row].values() if isinstance(value, str))
+        if not spent or spent + size <= MAX_TEXT:
+            spent += size
+            yield row
 
 
 def spread(count: int, limit: int) -> list[int]:

@@ -6,6 +6,7 @@ refuse nothing by themselves.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -164,8 +165,9 @@ _FITS: dict[str, tuple[ColumnType, ...]] = {
     "str": ("str", "category"),
     "category": ("category", "str"),
     "datetime": ("datetime",),
+    "bytes": ("bytes",),
 }
-"""As which types a column of examples may be sent; besides, whole floats may be int and ISO text may be a date."""
+"""As which types a column of examples may be sent; besides, whole floats may be int, and text a date or base64."""
 
 
 def _fit(field: Field, column: Typed) -> Typed:
@@ -182,6 +184,8 @@ def _fit(field: Field, column: Typed) -> Typed:
         return column._replace(type="int", values=_whole(field, column))
     if column.type == "str" and field.type == "datetime":
         return _dates(column)
+    if column.type == "str" and field.type == "bytes":
+        return column._replace(type="bytes", values=_unpacked(column))
     if field.type not in _FITS[column.type]:
         raise UnusableError(f"holds {column.type}, where {field.type} is expected")
     if field.type == "float":
@@ -230,6 +234,16 @@ def _dates(column: Typed) -> Typed:
     return typed_column(column.name, values)
 
 
+def _unpacked(column: Typed) -> NDArray[Any]:
+    values = np.empty(len(column.values), object)
+    try:
+        for row in np.flatnonzero(~column.missing):
+            values[row] = b64decode(column.values[row], validate=True)
+    except ValueError:
+        raise UnusableError("holds text that is no base64, where bytes are expected") from None
+    return values
+
+
 def _fit_tensor(field: Tensor, column: Typed) -> Typed:
     values = column.values
     if column.type == "tensor":
@@ -254,6 +268,8 @@ def _json_values(column: Typed) -> list[Any]:
     if column.type == "datetime":
         zone = "Z" if column.utc else ""
         values = [time and time.isoformat() + zone for time in values]
+    if column.type == "bytes":
+        values = [None if value is None else b64encode(value).decode() for value in values]
     return [None if lost else value for value, lost in zip(values, column.missing.tolist(), strict=True)]
 
 

@@ -3,7 +3,8 @@
     float     float64, null is NaN          str, category   object, null is None
     int       int64; float64 if null may    datetime        datetime64[us] in UTC, null is NaT
               occur, null is NaN            tensor          its dtype, one sub-array per row
-    bool      bool; object if null may occur, null is None
+    bool      bool; object if null may          bytes           object, null is None
+              occur, null is None
 
 A dtype depends on the signature alone, never on the rows of a batch. One exception has no other way out: rows of a
 tensor whose free dimensions differ within a batch stand in an object array with one array per row.

@@ -42,7 +42,7 @@ def outputs_from(raw: Any, outputs: tuple[Field, ...], count: int) -> Columns:
     problems: list[str] = []
     columns: dict[str, Array] = {}
     for field in outputs:
-        values = _as_array(given[field.name], field.name)
+        values = _as_array(given[field.name], field.name, keep=_is_bytes(field))
         if len(values) != count:
             raise error(
                 "row-count",
@@ -89,9 +89,16 @@ def _named(raw: Any, names: list[str]) -> Mapping[str, Any]:
     return given
 
 
-def _as_array(value: Any, name: str) -> Array:
+def _is_bytes(field: Field) -> bool:
+    return isinstance(field, Column) and field.type == "bytes"
+
+
+def _as_array(value: Any, name: str, *, keep: bool = False) -> Array:
+    """The array of a column; `keep` leaves what a list holds as it is: numpy strips zeros from the end of bytes."""
     if hasattr(value, "toarray"):  # a sparse matrix
         value = value.toarray()
+    if keep and isinstance(value, list | tuple):
+        return ragged(value)
     try:
         array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
     except ValueError:
@@ -117,6 +124,8 @@ def _fitted(values: Array, field: Field) -> Array:
             return _fitted_objects(values, field, bool)
         case "datetime":
             return _fitted_datetimes(values, field)
+        case "bytes":
+            return _fitted_objects(values, field, bytes)
         case _:
             texts = _fitted_objects(values, field, str)
             try:
@@ -157,9 +166,12 @@ def _integers(values: Array) -> Array:
         raise _MisfitError("expected int, got numbers outside 64 bits") from None
 
 
+_DTYPE_KINDS = {str: "U", bytes: "S", bool: "b"}
+
+
 def _fitted_objects(values: Array, field: Column, kind: type) -> Array:
-    """Texts or bools: an array of that type, or objects which all are, with None (or NaN) for null where it may be."""
-    if values.dtype.kind == ("U" if kind is str else "b"):
+    """Texts, bytes or bools: an array of that type, or objects which all are, with None (or NaN) for null."""
+    if values.dtype.kind == _DTYPE_KINDS[kind]:
         return values.astype(dtype(field))
     if values.dtype.kind == "T":  # numpy's variable-width text
         values = values.astype(object)

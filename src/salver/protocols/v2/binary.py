@@ -21,6 +21,7 @@ from salver.protocols.answers import ENCODER, values_of
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_shape, count, decode
 from salver.protocols.v2.metadata import datatype as datatype_of
+from salver.protocols.values import is_blob
 from salver.signature import Column, Field, Tensor
 from salver.tables import column, may_be_null
 
@@ -69,6 +70,8 @@ def raw_shape(field: Field, size: int) -> tuple[int, ...]:
 
 def _column(field: Column, datatype: str, size: int, data: memoryview, shape: Sequence[int], where: str) -> Array:
     if datatype == "BYTES":
+        if is_blob(field):
+            return column(field, _elements(data, size, shape, where))
         texts = _texts(data, size, shape, where)
         try:
             checked = msgspec.convert(texts, list[column_type(field)], dec_hook=read_custom)  # type: ignore[misc]
@@ -136,6 +139,17 @@ def _check(field: Column, values: Array, where: str) -> None:
 def _texts(data: memoryview, size: int, shape: Sequence[int], where: str) -> list[str]:
     """The elements of BYTES as text."""
     texts: list[str] = []
+    try:
+        for element in _elements(data, size, shape, where):
+            texts.append(element.decode())
+    except UnicodeDecodeError:
+        raise error("invalid-row", f"{where}.data[{len(texts)}]: expected text in UTF-8, got other bytes") from None
+    return texts
+
+
+def _elements(data: memoryview, size: int, shape: Sequence[int], where: str) -> list[bytes]:
+    """The elements of BYTES as they are."""
+    elements: list[bytes] = []
     whole, at = bytes(data), 0
     if len(whole) < 4 * size:  # before anything is held in memory
         raise bad(f"{where}: shape {list(shape)} of BYTES needs {4 * size} bytes or more, there are {len(whole)}")
@@ -145,14 +159,12 @@ def _texts(data: memoryview, size: int, shape: Sequence[int], where: str) -> lis
             begin, at = at + 4, at + 4 + length
             if at > len(whole):
                 raise bad(f"{where}.data[{place}]: expected {length} bytes, {len(whole) - begin} are left")
-            texts.append(whole[begin:at].decode())
+            elements.append(whole[begin:at])
     except struct.error:
-        raise bad(f"{where}.data[{len(texts)}]: expected a length of 4 bytes, {len(whole) - at} are left") from None
-    except UnicodeDecodeError:
-        raise error("invalid-row", f"{where}.data[{len(texts)}]: expected text in UTF-8, got other bytes") from None
+        raise bad(f"{where}.data[{len(elements)}]: expected a length of 4 bytes, {len(whole) - at} are left") from None
     if at < len(whole):
         raise bad(f"{where}: shape {list(shape)} needs {size} elements, {len(whole) - at} bytes follow them")
-    return texts
+    return elements
 
 
 class BinaryWriter:
@@ -192,8 +204,11 @@ class BinaryWriter:
         """The bytes of these rows; None where a null is among them that the datatype can't say."""
         column = isinstance(self._field, Column)
         if self._wire is None:
-            texts = self._values(array) if column else array.ravel().tolist()
-            return None if None in texts else b"".join([_LENGTH.pack(len(b)) + b for b in map(str.encode, texts)])
+            values = self._values(array) if column else array.ravel().tolist()
+            if None in values:
+                return None
+            elements = values if is_blob(self._field) else map(str.encode, values)
+            return b"".join([part for element in elements for part in (_LENGTH.pack(len(element)), element)])
         may_hold_null = column and self._wire.kind in "ib" and array.dtype != self._wire
         if may_hold_null and any(value is None or value != value for value in array.tolist()):
             return None

@@ -45,8 +45,9 @@ class TensorWriter:
             each = list(array)
             return Written([self._row(row) for row in each], [np.shape(row) for row in each])
         if self._dtype is None:
-            texts = self._values(array)
-            return Written([[b"" if text is None else text.encode()] for text in texts], (), _missing(texts))
+            values = self._values(array)
+            elements = [value.encode() if isinstance(value, str) else value for value in values]
+            return Written([[element or b""] for element in elements], (), _missing(values))
         missing: Sequence[bool] = ()
         if array.dtype == object:
             missing = _missing(array.tolist())

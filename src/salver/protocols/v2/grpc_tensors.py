@@ -21,6 +21,7 @@ from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_length, check_shape, count, decode
 from salver.protocols.v2.parameters import BASE64, CONTENT_TYPE, NULLS, blank, check_offered, from_base64, null_rows
+from salver.protocols.values import is_blob
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
@@ -95,6 +96,7 @@ class FieldReader:
         self._sizes: dict[tuple[str, tuple[int, ...]], int] = {}
         self._check: Callable[[Any], Any] | None = None
         self._nullable = isinstance(field, Column) and may_be_null(field)
+        self._is_blob = is_blob(field)
         self._is_float = isinstance(field, Column) and field.type == "float"
         if isinstance(field, Column) and (field.enforce or field.type in ("int", "datetime")):
             kind: Any = list[column_type(field)]  # type: ignore[misc]
@@ -113,7 +115,10 @@ class FieldReader:
             values = from_base64(tensor.datatype, values, where)
         if isinstance(self.field, Tensor):
             return self._arrays(self.field, tensor, values, where)
-        cells = values.tolist() if isinstance(values, np.ndarray) else _texts(values, where)
+        if isinstance(values, np.ndarray):
+            cells = values.tolist()
+        else:
+            cells = list(map(bytes, values)) if self._is_blob else _texts(values, where)
         if tensor.nulls:
             blank(cells, tensor.nulls, where)
         return self.cells(cells, where)

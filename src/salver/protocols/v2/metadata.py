@@ -8,7 +8,7 @@ from typing import Any
 from salver import __version__
 from salver.signature import Column, Field, Signature
 
-_COLUMNS = {"float": "FP64", "int": "INT64", "bool": "BOOL", "str": "BYTES", "category": "BYTES", "datetime": "BYTES"}
+_COLUMNS = {"float": "FP64", "int": "INT64", "bool": "BOOL"}
 _TENSORS = {"bool": "BOOL", "str": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration")
 
@@ -16,7 +16,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration")
 def datatype(field: Field) -> str:
     """The V2 datatype of a field: what its binary answers are sent as, and the one its requests had best use."""
     if isinstance(field, Column):
-        return _COLUMNS[field.type]
+        return _COLUMNS.get(field.type, "BYTES")
     return _TENSORS.get(field.dtype) or field.dtype.upper()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from salver.protocols.v2.grpc_tensors import InputTensor as RawTensor
 from salver.protocols.v2.parameters import blank, from_base64, null_rows
 from salver.protocols.v2.request import InputParameters, InputTensor, no_data
 from salver.protocols.v2.tensors import TensorReader
+from salver.protocols.values import is_blob
 from salver.signature import Column, Field
 from salver.tables import may_be_null
 
@@ -38,14 +40,20 @@ def read_stated(field: Field, tensor: InputTensor, data: memoryview | None, wher
     if not memoryview(tensor.data):
         raise no_data(tensor, where)
     values = msgspec.json.decode(tensor.data)
-    if said.base64:
+    if said.base64 and not is_blob(field):
         values = _texts(values, where)
     if nulls and isinstance(values, list):
         nested = bool(values) and isinstance(values[0], list)
         blank(values, nulls, where)
         if nested:
             values = [[None] if value is None else value for value in values]
-    return reader.field(field, replace(tensor, data=Raw(msgspec.json.encode(values))), where, long=True)
+    found = reader.field(field, replace(tensor, data=Raw(msgspec.json.encode(values))), where, long=True)
+    return _decoded(found, where) if said.base64 and is_blob(field) else found
+
+
+def _decoded(values: Sequence[bytes | None], where: str) -> list[bytes | None]:
+    """The bytes that each base64 text stands for; null stays."""
+    return [None if value is None else from_base64("BYTES", (value,), where)[0] for value in values]
 
 
 def _texts(value: Any, where: str) -> Any:

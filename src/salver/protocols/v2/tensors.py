@@ -20,6 +20,7 @@ from salver.protocols.rows import MAX_ROWS, UNREADABLE, bad_json, column_type, d
 from salver.protocols.v2.datatypes import INTS, bad, check_datatype, check_length, check_shape, count
 from salver.protocols.v2.metadata import json_datatype
 from salver.protocols.v2.request import LONG, InputTensor, no_data
+from salver.protocols.values import Utf8, is_blob
 from salver.signature import Column, Field, Tensor
 from salver.tables import may_be_null
 
@@ -142,6 +143,8 @@ def _flattened(values: list[Any], shape: Sequence[int], where: str) -> list[Any]
 
 def _element(field: Field, datatype: str) -> Any:
     """The type of one element: what the field allows, within the range of an integer datatype."""
+    if isinstance(field, Column) and field.type == "bytes":
+        return Utf8 | None if may_be_null(field) else Utf8
     if datatype not in INTS:
         return column_type(field) if isinstance(field, Column) else element_type(field.dtype)
     low, high = _bounds(datatype.lower())
@@ -161,9 +164,12 @@ def _bounds(dtype: str) -> tuple[int, int]:
 
 
 class Written(NamedTuple):
-    """An output's rows as JSON: the elements of each row without brackets, and the shape of each row of a tensor."""
+    """An output's rows as JSON: the elements of each row without brackets, and the shape of each row of a tensor.
 
-    rows: Sequence[bytes] = ()
+    Those of an output of bytes are the bytes.
+    """
+
+    rows: Sequence[Any] = ()
     shapes: Sequence[tuple[int, ...]] = ()
 
 
@@ -174,12 +180,14 @@ class TensorWriter:
         self._field = field
         self._values = values_of(field)
         name = ENCODER.encode(field.name).replace(b"%", b"%%")
-        self._form = b'{"name":%b,"shape":[%%b],"datatype":"%b","data":[%%b]}' % (name, json_datatype(field).encode())
+        head = b'{"name":%b,"shape":[%%b],"datatype":"%b",' % (name, json_datatype(field).encode())
+        self._form = head + b'"data":[%b]}'
+        self._base64_form = head + b'"parameters":{"content_type":"base64"},"data":[%b]}'
 
     def rows(self, array: Any) -> Written:
         """Every row of an output, for `tensor` to choose from."""
         if isinstance(self._field, Column):
-            return Written(lines(self._values(array)))
+            return Written(array.tolist() if is_blob(self._field) else lines(self._values(array)))
         each = list(array) if array.dtype == object else array
         shapes = [np.shape(row) for row in each] if array.dtype == object else [array.shape[1:]] * len(array)
         flat = (
@@ -192,9 +200,19 @@ class TensorWriter:
     def tensor(self, written: Written, start: int, stop: int) -> bytes:
         """The rows from `start` up to `stop` as one tensor; raises `bad-output` where their shapes differ."""
         shape = b"%d" % (stop - start)
+        if is_blob(self._field):
+            return self._of_blobs(written.rows[start:stop], shape)
         if isinstance(self._field, Tensor):
             shapes = set(written.shapes[start:stop]) or {tuple(max(size, 0) for size in self._field.row_shape)}
             if len(shapes) > 1:
                 raise error("bad-output", f"the rows of {self._field.name!r} differ in shape; send one row per request")
             shape = b",".join([shape, *(b"%d" % size for size in shapes.pop())])
         return self._form % (shape, b",".join(written.rows[start:stop]))
+
+    def _of_blobs(self, rows: Sequence[bytes | None], shape: bytes) -> bytes:
+        """Bytes as the text that they are in UTF-8, or all of them in base64 where one is no text."""
+        try:
+            texts = [None if row is None else row.decode() for row in rows]
+        except UnicodeDecodeError:
+            return self._base64_form % (shape, b",".join(lines(rows)))
+        return self._form % (shape, b",".join(lines(texts)))
