@@ -31,8 +31,8 @@ def wishing(**more: Any) -> Any:
     [
         (message(), ("churn", "", NONE)),
         (message(model_version="7"), ("churn", "7", NONE)),
-        (message(id="a"), ("churn", "", NONE)),
-        (message(id="a" * 900, model_version="7"), ("churn", "7", NONE)),
+        (message(id="a"), ("churn", "", Wishes(id="a"))),
+        (message(id="a" * 900, model_version="7"), ("churn", "7", Wishes(id="a" * 900))),
         (wishing(), ("churn", "", Wishes(250_000, True))),
         (wishing(id="ä", model_version="7"), ("churn", "7", Wishes(250_000, True, "ä"))),
         (wishing(id="a" * 900), ("churn", "", Wishes(250_000, True, "a" * 900))),
