@@ -144,3 +144,20 @@ def test_the_client_takes_and_gives_bytes(server: Server) -> None:
         with pytest.raises(UserError, match="nothing was sent") as caught:
             model.predict({"photo": "no base64"})
         assert "$.photo: expected bytes in base64" in caught.value.details[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "content_type"), [("PUT", ""), ("POST", "image/jpeg"), ("PUT", "application/octet-stream")]
+)
+@pytest.mark.parametrize("place", [0, 3, 4])
+def test_torchserve_takes_a_photo_as_it_is(server: Server, method: str, content_type: str, place: int) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    got = server.ask(method, "/predictions/photos", PHOTOS[place], headers)
+    assert (got.status, got.json) == (200, in_json(WANTED)[place])
+
+
+def test_torchserve_still_reads_json_where_the_only_input_is_bytes(server: Server) -> None:
+    got = server.ask("PUT", "/predictions/photos", b'{"photo": "%b"}' % base64.b64encode(FLOWER), {})
+    assert (got.status, got.json) == (200, in_json(WANTED)[0])
+    begins_like_json = server.ask("POST", "/predictions/photos", b"{", {"content-type": "application/octet-stream"})
+    assert (begins_like_json.status, begins_like_json.json["length"]) == (200, 1)

@@ -176,6 +176,10 @@ def test_torchserves_path_answers_bare_predictions(served: Server, frame: pd.Dat
     assert served.post("/predictions/iris", {"data": records}).json == expected
     bad = served.post("/predictions/iris", {"petal length (cm)": 1})
     assert (bad.status, bad.json["code"], bad.json["type"]) == (400, 400, "invalid-row")
+    plain = served.ask("PUT", "/predictions/iris", b"\xff\xd8", {"content-type": "image/jpeg"})
+    assert (plain.status, plain.json["code"]) == (415, 415)
+    put = served.ask("PUT", "/predictions/iris", json.dumps(records[0]).encode())
+    assert put.json == expected[0]
     unknown = served.post("/predictions/nobody", records)
     assert (unknown.status, unknown.json["code"]) == (404, 404)
 

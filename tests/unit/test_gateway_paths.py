@@ -67,7 +67,8 @@ def test_metrics_are_on_the_admin_port_only() -> None:
 
 
 def test_no_path_of_the_data_plane_changes_anything() -> None:
-    assert {path.method for path in PUBLIC} == {"GET", "POST"}
+    assert {path.method for path in PUBLIC} == {"GET", "POST", "PUT"}
+    assert {path.kind for path in PUBLIC if path.method == "PUT"} == {"predict"}
     # the index only lists, and a load or unload is answered with 501
     assert {path.kind for path in PUBLIC if path.method == "POST"} == {"predict", "v2-index", "v2-load"}
 

@@ -70,6 +70,7 @@ PUBLIC = (
     _path(rf"/v1/models/{_M}{_WHICH}:predict", "POST", PREDICT, "predict", "v1"),
     _path(r"/invocations", "POST", PREDICT, "predict", "invocations"),
     _path(rf"/predictions/{_M}(/{_N})?", "POST", PREDICT, "predict", "torchserve"),
+    _path(rf"/predictions/{_M}(/{_N})?", "PUT", PREDICT, "predict", "torchserve"),  # `curl -T`
     _path(r"/models/?", "GET", "models", "metadata"),
     _path(rf"/models/{_M}", "GET", "model", "metadata"),
     _path(r"/healthz/live|/v2/health/live", "GET", "live", "health"),

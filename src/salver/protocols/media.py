@@ -44,6 +44,8 @@ EVENTS = "events"
 STREAMING = ("native", "invocations")
 """The endpoints that may answer in events as well."""
 BINARY = "application/octet-stream"
+RAW = "raw"
+"""The option `body` of TorchServe's requests whose body is the only input itself, of bytes."""
 _FORM_OF = {media_type: form for form, types in FORMS.items() for media_type in types}
 
 
@@ -60,6 +62,8 @@ def negotiate(endpoint: Form, content_type: str, accept: str, header_length: str
         if kind not in ("", BINARY, JSON):
             return _unsupported(content_type, (BINARY, JSON))
         return Form(name, {**options, "header_length": header_length})
+    if name == "torchserve" and _is_plain_bytes(content_type):
+        content_type, options["body"] = "", RAW
     supported = ENDPOINTS[name]
     read = _reads(content_type, name)
     if read not in supported:
@@ -110,6 +114,11 @@ def _quality(parameters: str) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def _is_plain_bytes(content_type: str) -> bool:
+    kind = _bare(content_type)
+    return kind == BINARY or kind.partition("/")[0] in ("image", "audio", "video")
 
 
 _UNSAID = ("", "application/x-www-form-urlencoded")
