@@ -153,6 +153,27 @@ def test_releasing_the_same_again_changes_nothing(own_penguins: Terminal) -> Non
     assert own_penguins.json("list")[0]["releases"] == 2
 
 
+LOUD = """
+import os
+print("imported")
+os.system("echo imported by a child")
+"""
+
+
+def test_what_a_models_module_prints_goes_to_stderr_and_leaves_stdout_to_the_answer(own_penguins: Terminal) -> None:
+    module = own_penguins.folder / "penguins.py"
+    loud = module.read_text() + LOUD
+    module.write_text(loud.replace("        with np.load", "        print('loaded')\n        with np.load", 1))
+    said = own_penguins.salver("release", "--json")
+    assert json.loads(said.out)["release"]["number"] == 3
+    assert {"imported", "imported by a child", "loaded"} <= set(said.err.splitlines())
+    for command in (("doctor", "penguins@3"), ("diff", "penguins@2", "penguins@3"), ("show", "penguins@3")):
+        own_penguins.json(*command)
+    (own_penguins.folder / "rows.csv").write_text(ROWS)
+    predicted = own_penguins.salver("predict", "penguins@3", "rows.csv")
+    assert predicted.out.startswith("id,bill_length_mm"), predicted
+
+
 def test_a_damaged_registry_fails_verify_and_names_the_object(own_penguins: Terminal) -> None:
     assert "everything is there and intact" in own_penguins.ok("verify")
     blob = max((own_penguins.folder / "registry" / "blobs").rglob("*"), key=lambda path: path.stat().st_size)

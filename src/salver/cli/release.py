@@ -43,17 +43,17 @@ def release(
     from salver import wiring
     from salver.cli.acceleration import Acceleration, Remade, keep, report
     from salver.cli.overview import plain
-    from salver.cli.terminal import print_json, working
+    from salver.cli.terminal import aside, print_json, working
     from salver.publish.project import load_project
     from salver.publish.run import release_model
 
     settings = gather(registry=registry).settings
-    request = replace(
-        load_project(path), note=note, proof=proof, load_timeout=settings.serve.load_timeout, cache=settings.cache
-    )
+    with aside():
+        project = load_project(path)
+    request = replace(project, note=note, proof=proof, load_timeout=settings.serve.load_timeout, cache=settings.cache)
     store = wiring.registry(settings)
     faster = Remade(request) if accelerate else None
-    with working(f"build and prove {request.name}"):
+    with aside(), working(f"build and prove {request.name}"):
         outcome = release_model(request, store, faster)
     found = None
     if faster is not None and faster.done is not None:
