@@ -186,6 +186,32 @@ def test_a_damaged_registry_fails_verify_and_names_the_object(own_penguins: Term
     assert "error[corrupt]" in said.err
 
 
+def test_doctor_names_the_damaged_file_of_a_release_that_the_cache_has_intact(own_penguins: Terminal) -> None:
+    (own_penguins.folder / "rows.csv").write_text(ROWS)
+    own_penguins.ok("predict", "penguins@2", "rows.csv")
+    shown = own_penguins.json("show", "penguins@2")["manifest"]["files"]
+    (digest,) = (file["sha256"] for file in shown if file["path"] == "golden.jsonl")
+    (blob,) = (own_penguins.folder / "registry" / "blobs").rglob(f"*{digest[2:]}")
+    blob.chmod(0o600)
+    content = blob.read_bytes()
+    blob.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    said = own_penguins.salver("doctor", "penguins@2", "--json")
+    assert said.code == 4
+    checks = {check["name"]: check for check in json.loads(said.out)}
+    assert not checks["penguins@2"]["ok"]
+    assert "golden.jsonl of penguins@2" in checks["penguins@2"]["found"]
+    assert checks["golden rows"]["ok"]
+
+
+def test_release_in_a_folder_of_a_project_finds_the_nearest_salver_toml_above(own_penguins: Terminal) -> None:
+    deep = own_penguins.folder / "notebooks" / "old"
+    deep.mkdir(parents=True)
+    below = Terminal(deep, **{name: own_penguins.environ[name] for name in ("SALVER_REGISTRY", "SALVER_CACHE")})
+    assert "penguins@2 already published, nothing changed" in below.ok("release")
+    said = below.salver("release", str(deep))
+    assert f"{deep} has no salver.toml" in said.err
+
+
 def test_predict_appends_columns_and_leaves_the_others_as_they_were(own_penguins: Terminal) -> None:
     (own_penguins.folder / "rows.csv").write_text(ROWS)
     own_penguins.ok("predict", "penguins", "rows.csv", "-o", "scored.csv")
