@@ -87,7 +87,7 @@ def agreement(server: Server, folder: Path, options: argparse.Namespace, checker
 def tiny_chunks(server: Server, options: argparse.Namespace, checker: Checker) -> tuple[vitals.Vitals, vitals.Vitals]:
     """Bodies of a million chunks of a byte, and bodies of as many as are allowed; vitals after ten and after all."""
     head = hostile.POST + hostile.CHUNKED + b"\r\n"
-    allowed = head + b"1\r\n \r\n" * 65_534 + hostile.CHUNKS
+    allowed = head + b"1\r\n \r\n" * 65_535 + hostile.CHUNKS
     endless = head + b"1\r\n \r\n" * 1_000_000
     before = after = vitals.look(server)
     said = time.monotonic()
