@@ -246,7 +246,7 @@ def test_a_tensor_that_does_not_fit_its_field_is_refused(field: Field, given: di
         (b'{"inputs":[],"zz":' + b"[" * 100_000, "the body is not JSON: nested too deeply"),
         (
             b'{"inputs":[{"name":"a","shape":[1],"datatype":"FP64","data":[NaN]}]}',
-            "the body is not JSON: invalid character at byte 61",
+            "the body is not JSON: NaN at byte 61 (JSON has no NaN and no infinity; a missing value is null)",
         ),
     ],
 )
