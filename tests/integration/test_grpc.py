@@ -116,6 +116,13 @@ def test_metadata_configuration_and_index_come_from_the_signature(client: Any) -
     ]
 
 
+def test_the_readiness_of_a_model_that_is_not_served_is_not_found(client: Any) -> None:
+    for name, version in (("nothing", ""), ("oracle", "9"), ("oracle", "x")):
+        with pytest.raises(InferenceServerException) as caught:
+            client.is_model_ready(name, version)
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
 def test_an_asyncio_client_gets_many_answers_at_once(server: Server) -> None:
     async def ask() -> list[int]:
         async with triton_aio.InferenceServerClient(place(server)) as client:
