@@ -18,11 +18,14 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from salver.gateway.grpc import methods
 from tests.integration.oracle import answer
 from tests.integration.server import Server, free_port
 
@@ -111,6 +114,13 @@ def test_metadata_configuration_and_index_come_from_the_signature(client: Any) -
     assert [(each.name, each.version, each.state) for each in client.get_model_repository_index().models] == [
         ("oracle", "1", "READY")
     ]
+
+
+def test_the_readiness_of_a_model_that_is_not_served_is_not_found(client: Any) -> None:
+    for name, version in (("nothing", ""), ("oracle", "9"), ("oracle", "x")):
+        with pytest.raises(InferenceServerException) as caught:
+            client.is_model_ready(name, version)
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
 def test_an_asyncio_client_gets_many_answers_at_once(server: Server) -> None:
@@ -206,6 +216,35 @@ def test_reflection_describes_the_messages_as_the_generated_ones_are(server: Ser
             known = {field.name: (field.number, field.type) for field in theirs.fields}
             assert {field.name: (field.number, field.type) for field in ours.fields}.items() <= known.items()
         assert pool.FindMessageTypeByName("grpc.health.v1.HealthCheckRequest")
+
+
+def test_reflection_describes_every_method_that_is_answered(server: Server) -> None:
+    with grpc.insecure_channel(place(server)) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        described = {f"/{SERVICE}/{method.name}".encode() for method in pool.FindServiceByName(SERVICE).methods}
+    assert described == set(methods.methods())
+
+
+def test_reflection_describes_the_configuration_as_the_generated_messages_do(server: Server) -> None:
+    with grpc.insecure_channel(place(server)) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        pool.FindServiceByName(SERVICE)
+        types = pool.FindEnumTypeByName("inference.DataType")
+        assert {value.name: value.number for value in types.values} == dict(model_config_pb2.DataType.items())
+        names = ("ModelConfig", "ModelInput", "ModelOutput", "ModelVersionPolicy.Specific", "ModelConfigResponse",
+                 "RepositoryModelLoadRequest", "RepositoryModelUnloadRequest", "ModelRepositoryParameter")  # fmt: skip
+        for name in names:
+            theirs = service_pb2.DESCRIPTOR.pool.FindMessageTypeByName(f"inference.{name}")
+            ours = pool.FindMessageTypeByName(f"inference.{name}")
+            known = {field.name: (field.number, field.type) for field in theirs.fields}
+            assert {field.name: (field.number, field.type) for field in ours.fields}.items() <= known.items()
+        ask = channel.unary_unary(f"/{SERVICE}/ModelConfig")
+        raw = ask(service_pb2.ModelConfigRequest(name="oracle").SerializeToString(), timeout=PATIENCE)
+        said = GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfigResponse")).FromString(raw)
+    theirs = service_pb2.ModelConfigResponse.FromString(raw)
+    keep = {"preserving_proto_field_name": True}
+    assert MessageToDict(said, **keep) == MessageToDict(theirs, **keep)
+    assert said.config.input[0].data_type == types.values_by_name["TYPE_INT64"].number
 
 
 def test_both_ports_count_together(server: Server, client: Any) -> None:

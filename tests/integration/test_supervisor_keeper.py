@@ -323,3 +323,33 @@ def test_stop_before_anything_has_started_is_an_orderly_end(keep: Callable[..., 
     keeping.process.send_signal(signal.SIGTERM)
     keeping.process.wait(PATIENCE)
     assert keeping.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGTERM, "SIGTERM: requests are taken for 0.2 s more, then what is in flight is answered, within 5 s"),
+        (signal.SIGINT, "SIGINT: what is in flight is answered, within 5 s"),
+    ],
+)
+def test_a_keeper_that_is_stopped_says_that_it_drains_and_that_it_ended(
+    keep: Callable[..., Keeping], number: int, said: str
+) -> None:
+    keeping = keep(drain_delay=0.2)
+    keeping.wait(lambda: bool(keeping.gateway_pids()), "a gateway's start")
+    keeping.process.send_signal(number)
+    keeping.event("drain")
+    keeping.process.send_signal(number)
+    assert keeping.process.wait(PATIENCE) == 0
+    assert keeping.errors.read_text().splitlines() == [f"salver: {said}", "salver: ended"]
+
+
+def test_a_keeper_to_whom_nobody_listens_ends_in_order_too(keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    unheard = tmp_path / "stderr"
+    os.mkfifo(unheard)
+    listener = os.open(unheard, os.O_RDONLY | os.O_NONBLOCK)
+    keeping = keep()
+    keeping.wait(lambda: bool(keeping.gateway_pids()), "a gateway's start")
+    os.close(listener)
+    keeping.process.send_signal(signal.SIGTERM)
+    assert keeping.process.wait(PATIENCE) == 0

@@ -187,8 +187,11 @@ def test_a_single_bad_row_is_a_422_with_every_problem() -> None:
         (b"", "the body is not JSON: it ends too early, at byte 0"),
         (b'{"age":', "the body is not JSON: it ends too early, at byte 7"),
         (b'{"age":1,}', "the body is not JSON: trailing comma in object at byte 9"),
-        (b'{"age":NaN}', "the body is not JSON: invalid character at byte 7"),
-        (b'{"age":-Infinity}', "the body is not JSON: invalid character at byte 8"),
+        (b'{"age":NaN}', "the body is not JSON: NaN at byte 7"),
+        (b'[{"age":1},{"age":Infinity}]', "the body is not JSON: Infinity at byte 18"),
+        (b'{"age":-Infinity}', "the body is not JSON: -Infinity at byte 8"),
+        (b"NaN", "the body is not JSON: NaN at byte 0"),
+        (b'{"age":N}', "the body is not JSON: invalid character at byte 7"),
         (b'[{"age":1},', "the body is not JSON: it ends too early, at byte 11"),
         (b'[{"age":"x"},{"age":}]', "the body is not JSON: invalid character at byte 20"),
         (b"\xff", "the body is not JSON: invalid character at byte 0"),
@@ -201,6 +204,11 @@ def test_a_single_bad_row_is_a_422_with_every_problem() -> None:
 def test_a_body_that_is_not_json_is_a_400_with_its_position(body: bytes, detail: str) -> None:
     problem = refused(AGE, body)
     assert (problem["status"], problem["code"], problem["detail"]) == (400, "bad-json", detail)
+
+
+def test_a_number_that_json_lacks_is_named_with_what_to_send() -> None:
+    assert refused(AGE, b'{"age":NaN}')["hint"] == "JSON has no NaN and no infinity; a missing value is null"
+    assert "hint" not in refused(AGE, b'{"age":N}')
 
 
 def test_what_follows_a_row_is_not_overlooked() -> None:

@@ -104,6 +104,7 @@ def test_a_matrix_is_refused_where_columns_are_not_all_floats() -> None:
         (Column("x", "float"), tensor("x", "FP64", [2], [1, 2.5]), [1.0, 2.5]),
         (Column("x", "float"), tensor("x", "INT8", [2], [1, -128]), [1.0, -128.0]),
         (Column("x", "float"), tensor("x", "UINT64", [1], [7]), [7.0]),
+        (Column("x", "float"), tensor("x", "FP32", [1], [1e300]), [1e300]),
         (Column("x", "int"), tensor("x", "INT64", [2, 1], [[1], [2**63 - 1]]), [1, 2**63 - 1]),
         (Column("x", "int"), tensor("x", "UINT16", [1], [65535]), [65535]),
         (Column("x", "bool"), tensor("x", "BOOL", [2], [True, False]), [True, False]),
@@ -204,6 +205,11 @@ def test_times_come_as_text() -> None:
             tensor("x", "FP32", [1, 2], [[1, "a"]]),
             "$.inputs[0].data[0][1]: expected float, got str",
         ),
+        (
+            Tensor("x", "float32", (-1,)),
+            tensor("x", "FP32", [2], [1, 1e300]),
+            "$.inputs[0].data: expected float32, got a number out of range",
+        ),
         (Tensor("x", "uint8", (-1,)), tensor("x", "INT64", [1], [256]), "$.inputs[0].data[0]: expected int <= 255"),
         (
             Tensor("x", "uint64", (-1,)),
@@ -246,7 +252,7 @@ def test_a_tensor_that_does_not_fit_its_field_is_refused(field: Field, given: di
         (b'{"inputs":[],"zz":' + b"[" * 100_000, "the body is not JSON: nested too deeply"),
         (
             b'{"inputs":[{"name":"a","shape":[1],"datatype":"FP64","data":[NaN]}]}',
-            "the body is not JSON: invalid character at byte 61",
+            "the body is not JSON: NaN at byte 61 (JSON has no NaN and no infinity; a missing value is null)",
         ),
     ],
 )

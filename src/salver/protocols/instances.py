@@ -108,7 +108,7 @@ def python_values(body: bytes | Raw, problem: Exception | None = None, where: st
     try:
         return json.loads(data.decode())
     except (ValueError, RecursionError) as other:
-        raise bad_json(problem or other, data, where) from None
+        raise bad_json(problem or other, data, where, tokens=True) from None
 
 
 class ListReader:

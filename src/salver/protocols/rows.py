@@ -33,6 +33,7 @@ _PLACE = re.compile(r" - at `\$((?:\[(?:\d+|\.\.\.)\]|\.\w+)*)`$")
 """Where msgspec says a problem is; it ends with a backtick, which its text around a value never does."""
 
 _BYTE = re.compile(r"(.*) \(byte (\d+)\)$")
+_TOKEN = re.compile(rb"-?(?:NaN|Infinity)")
 _INT64 = (-(2**63), 2**63 - 1)
 
 
@@ -319,9 +320,9 @@ def describe(problem: msgspec.ValidationError, place: str, field: Field | None =
     return f"{place}{path}: {text}"
 
 
-def bad_json(problem: Exception, data: bytes | Raw, where: str = "$") -> SalverError:
-    """The error of a body, or a part of one, that is not JSON."""
-    text = str(problem)
+def bad_json(problem: Exception, data: bytes | Raw, where: str = "$", *, tokens: bool = False) -> SalverError:
+    """The error of a body, or a part of one, that is not JSON; with `tokens` NaN and Infinity would have been read."""
+    text, hint = str(problem), ""
     if isinstance(problem, RecursionError):
         text = "nested too deeply"
     elif isinstance(problem, UnicodeDecodeError):
@@ -331,8 +332,17 @@ def bad_json(problem: Exception, data: bytes | Raw, where: str = "$") -> SalverE
     elif text == "Input data was truncated":
         text = f"it ends too early, at byte {len(memoryview(data))}"
     elif match := _BYTE.match(text.removeprefix("JSON is malformed: ")):
-        text = f"{match[1]} at byte {match[2]}"
-    return error("bad-json", f"{'the body' if where == '$' else where} is not JSON: {text}")
+        token = "" if tokens else _token(data, int(match[2]))
+        hint = "JSON has no NaN and no infinity; a missing value is null" if token else ""
+        text = f"{token or match[1]} at byte {match[2]}"
+    return error("bad-json", f"{'the body' if where == '$' else where} is not JSON: {text}", hint=hint)
+
+
+def _token(data: bytes | Raw, byte: int) -> str:
+    """The token that JSON lacks at this byte, or with its sign before it; "" if there is none."""
+    view = memoryview(data)
+    match = _TOKEN.match(view, max(0, byte - 1)) or _TOKEN.match(view, byte)
+    return match[0].decode() if match else ""
 
 
 def _utf8_position(data: bytes) -> str:

@@ -85,6 +85,7 @@ class Keeper:
             signal.set_wakeup_fd(-1)
             wake.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._say("ended", event="ended")
         return 0
 
     def _card(self) -> dict[str, Any]:
@@ -129,6 +130,14 @@ class Keeper:
         self._closing.begin(now if hurry else now + self._plan.drain_delay)
         for child in self._of("gateway"):
             self._stop(child, signal.SIGINT if hurry else signal.SIGTERM, until=self._drain_ends or now)
+        if self._signals == 1:
+            self._say_drain(number)
+
+    def _say_drain(self, number: int) -> None:
+        delay = self._plan.drain_delay if number == signal.SIGTERM else 0.0
+        accepts = f"requests are taken for {delay:g} s more, then " if delay else ""
+        within = f"what is in flight is answered, within {self._plan.drain_timeout:g} s"
+        self._say(f"{_how(-number)}: {accepts}{within}", event="drain")
 
     # the order of the end
 
@@ -315,8 +324,8 @@ class Keeper:
         if (before.opened is None) != (breaker.opened is None):
             self._tell(event="breaker", group=child.group, open=breaker.opened is not None, name=child.name)
 
-    def _say(self, text: str) -> None:
-        line = json.dumps({"event": "keeper", "text": text}) if self._plan.json_logs else f"salver: {text}"
+    def _say(self, text: str, event: str = "keeper") -> None:
+        line = json.dumps({"event": event, "text": text}) if self._plan.json_logs else f"salver: {text}"
         with contextlib.suppress(OSError):  # nobody may listen any more
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - the keeper has no other voice
 

@@ -1,13 +1,19 @@
 """The services that this port offers, described as protobuf describes itself: what reflection hands out.
 
 A message is a name and its fields, one a line: a label or nothing, a type, a name, a number. A type that is no scalar
-is a message of the same file. `map` is a map from string to that type, `choice` a member of the message's one oneof.
+is a message or an enum of the same file. `map` is a map from string to that type, `choice` a member of the message's
+one oneof.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from salver.protocols.protobuf import block, integer, string
 
+_MODEL_OF_A_REPOSITORY = """string repository_name 1
+        string model_name 2
+        map ModelRepositoryParameter parameters 3"""
 INFERENCE = {
     "ServerLiveRequest": "",
     "ServerLiveResponse": "bool live 1",
@@ -27,6 +33,19 @@ INFERENCE = {
         string datatype 2
         repeated int64 shape 3
         map InferParameter parameters 4""",
+    "ModelConfigRequest": "string name 1\nstring version 2",
+    "ModelConfigResponse": "ModelConfig config 1",
+    "ModelConfig": """string name 1
+        string platform 2
+        ModelVersionPolicy version_policy 3
+        int32 max_batch_size 4
+        repeated ModelInput input 5
+        repeated ModelOutput output 6
+        string backend 17""",
+    "ModelVersionPolicy": "ModelVersionPolicy.Specific specific 3",
+    "ModelVersionPolicy.Specific": "repeated int64 versions 1",
+    "ModelInput": "string name 1\nDataType data_type 2\nrepeated int64 dims 4\nbool optional 8",
+    "ModelOutput": "string name 1\nDataType data_type 2\nrepeated int64 dims 3",
     "InferParameter": """choice bool bool_param 1
         choice int64 int64_param 2
         choice string string_param 3
@@ -68,14 +87,28 @@ INFERENCE = {
     "RepositoryIndexRequest": "string repository_name 1\nbool ready 2",
     "RepositoryIndexResponse": "repeated RepositoryIndexResponse.ModelIndex models 1",
     "RepositoryIndexResponse.ModelIndex": "string name 1\nstring version 2\nstring state 3\nstring reason 4",
+    "RepositoryModelLoadRequest": _MODEL_OF_A_REPOSITORY,
+    "RepositoryModelLoadResponse": "",
+    "RepositoryModelUnloadRequest": _MODEL_OF_A_REPOSITORY,
+    "RepositoryModelUnloadResponse": "",
+    "ModelRepositoryParameter": """choice bool bool_param 1
+        choice int64 int64_param 2
+        choice string string_param 3
+        choice bytes bytes_param 4""",
 }
-INFERENCE_METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer",
-                     "RepositoryIndex")  # fmt: skip
+INFERENCE_METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
+                     "ModelInfer", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")  # fmt: skip
 HEALTH = {
     "HealthCheckRequest": "string service 1",
     "HealthCheckResponse": "HealthCheckResponse.ServingStatus status 1",
 }
-_STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
+DATA_TYPES = ("INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16",
+              "FP32", "FP64", "STRING", "BF16")  # fmt: skip
+"""The data types of ModelConfig without their `TYPE_`, each at its number."""
+_ENUMS = {
+    "inference.DataType": [f"TYPE_{name}" for name in DATA_TYPES],
+    "grpc.health.v1.HealthCheckResponse.ServingStatus": ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"],
+}
 _SCALARS = {"double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12,
             "uint32": 13}  # fmt: skip
 _MESSAGE, _ENUM = 11, 14
@@ -109,6 +142,7 @@ def _file(package: str, messages: dict[str, str], service: str, methods: list[by
             string(1, file_name(package)),
             string(2, package),
             *(block(4, _message(package, name, messages)) for name in top),
+            *(block(5, enum) for enum in _enums(package)),
             block(6, string(1, service) + b"".join(block(2, method) for method in methods)),
             string(12, "proto3"),
         ]
@@ -133,12 +167,18 @@ def _message(package: str, name: str, messages: dict[str, str]) -> bytes:
             kind = f"{name}.{entry}"
         parts.append(block(2, _field(package, "".join(label), kind, f"{field} {number}")))
     parts += [block(3, _message(package, nested, messages)) for nested in messages if nested.startswith(name + ".")]
-    if name == "HealthCheckResponse":
-        values = [block(2, string(1, status) + _always(2, at)) for at, status in enumerate(_STATUSES)]
-        parts.append(block(4, string(1, "ServingStatus") + b"".join(values)))
+    parts += [block(4, enum) for enum in _enums(f"{package}.{name}")]
     if choices:
         parts.append(block(8, string(1, "parameter_choice")))
     return b"".join(parts)
+
+
+def _enums(scope: str) -> Iterator[bytes]:
+    """The enums of a package or a message."""
+    for name, values in _ENUMS.items():
+        where, _, short = name.rpartition(".")
+        if where == scope:
+            yield string(1, short) + b"".join(block(2, string(1, v) + _always(2, at)) for at, v in enumerate(values))
 
 
 def _always(number: int, value: int) -> bytes:
@@ -153,7 +193,8 @@ def _field(package: str, label: str, kind: str, called: str) -> bytes:
     if kind in _SCALARS:
         parts.append(integer(5, _SCALARS[kind]))
     else:
-        parts += [integer(5, _ENUM if kind.endswith("Status") else _MESSAGE), string(6, f".{package}.{kind}")]
+        full = f"{package}.{kind}"
+        parts += [integer(5, _ENUM if full in _ENUMS else _MESSAGE), string(6, f".{full}")]
     if label == "choice":
         parts.append(_always(9, 0))
     return b"".join(parts)

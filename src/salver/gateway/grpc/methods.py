@@ -9,6 +9,7 @@ from salver.access.decide import hidden
 from salver.access.principal import Principal
 from salver.errors import SalverError, error
 from salver.gateway.grpc.calls import Infer, page
+from salver.gateway.grpc.descriptors import DATA_TYPES
 from salver.gateway.grpc.service import Method, Service
 from salver.gateway.grpc.streaming import StreamInfer
 from salver.gateway.serving import Entry
@@ -17,9 +18,6 @@ from salver.protocols.protobuf import block, integer, packed, string
 from salver.protocols.v2.metadata import model_config, model_metadata, repository_index, server_metadata
 
 SERVICE = "inference.GRPCInferenceService"
-_TYPES = ("", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
-          "STRING", "BF16")  # fmt: skip
-"""The data types of ModelConfig, each at its number."""
 _INDEX = ("name", "version", "state", "reason")
 _Who = Principal | None
 
@@ -124,7 +122,7 @@ def _tensor(said: dict[str, Any]) -> bytes:
 
 
 def _configured(said: dict[str, Any], dims: int) -> bytes:
-    number = _TYPES.index(said["data_type"].removeprefix("TYPE_"))
+    number = DATA_TYPES.index(said["data_type"].removeprefix("TYPE_"))
     told = string(1, said["name"]) + integer(2, number) + packed(dims, said["dims"])
     return told + integer(8, said.get("optional", False))
 
