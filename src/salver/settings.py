@@ -230,6 +230,7 @@ def _fields(kind: type[Struct], prefix: str = "") -> Iterator[tuple[str, _Settin
 
 
 _FIELDS = dict(_fields(Settings))
+TABLES = {name.partition(".")[0] for name in _FIELDS if "." in name}
 _VARIABLES = {PREFIX + name.replace(".", "_").upper(): name for name in _FIELDS}
 
 _Layer = dict[str, tuple[Any, str]]
@@ -245,6 +246,8 @@ def _from_file(path: Path, problems: list[str]) -> _Layer:
     for key, value in content.items():
         if key in OF_THE_PROJECT:
             continue
+        if value == {} and key not in TABLES:
+            problems.append(f"{path}: unknown table [{key}]{_close(key, [*TABLES, *OF_THE_PROJECT])}")
         pairs = {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
         for name, each in pairs.items():
             if name in _FIELDS:

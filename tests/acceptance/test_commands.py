@@ -153,6 +153,27 @@ def test_releasing_the_same_again_changes_nothing(own_penguins: Terminal) -> Non
     assert own_penguins.json("list")[0]["releases"] == 2
 
 
+LOUD = """
+import os
+print("imported")
+os.system("echo imported by a child")
+"""
+
+
+def test_what_a_models_module_prints_goes_to_stderr_and_leaves_stdout_to_the_answer(own_penguins: Terminal) -> None:
+    module = own_penguins.folder / "penguins.py"
+    loud = module.read_text() + LOUD
+    module.write_text(loud.replace("        with np.load", "        print('loaded')\n        with np.load", 1))
+    said = own_penguins.salver("release", "--json")
+    assert json.loads(said.out)["release"]["number"] == 3
+    assert {"imported", "imported by a child", "loaded"} <= set(said.err.splitlines())
+    for command in (("doctor", "penguins@3"), ("diff", "penguins@2", "penguins@3"), ("show", "penguins@3")):
+        own_penguins.json(*command)
+    (own_penguins.folder / "rows.csv").write_text(ROWS)
+    predicted = own_penguins.salver("predict", "penguins@3", "rows.csv")
+    assert predicted.out.startswith("id,bill_length_mm"), predicted
+
+
 def test_a_damaged_registry_fails_verify_and_names_the_object(own_penguins: Terminal) -> None:
     assert "everything is there and intact" in own_penguins.ok("verify")
     blob = max((own_penguins.folder / "registry" / "blobs").rglob("*"), key=lambda path: path.stat().st_size)
@@ -163,6 +184,32 @@ def test_a_damaged_registry_fails_verify_and_names_the_object(own_penguins: Term
     assert not json.loads(said.out)["clean"]
     assert blob.name in json.loads(said.out)["problems"][0]["key"]
     assert "error[corrupt]" in said.err
+
+
+def test_doctor_names_the_damaged_file_of_a_release_that_the_cache_has_intact(own_penguins: Terminal) -> None:
+    (own_penguins.folder / "rows.csv").write_text(ROWS)
+    own_penguins.ok("predict", "penguins@2", "rows.csv")
+    shown = own_penguins.json("show", "penguins@2")["manifest"]["files"]
+    (digest,) = (file["sha256"] for file in shown if file["path"] == "golden.jsonl")
+    (blob,) = (own_penguins.folder / "registry" / "blobs").rglob(f"*{digest[2:]}")
+    blob.chmod(0o600)
+    content = blob.read_bytes()
+    blob.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    said = own_penguins.salver("doctor", "penguins@2", "--json")
+    assert said.code == 4
+    checks = {check["name"]: check for check in json.loads(said.out)}
+    assert not checks["penguins@2"]["ok"]
+    assert "golden.jsonl of penguins@2" in checks["penguins@2"]["found"]
+    assert checks["golden rows"]["ok"]
+
+
+def test_release_in_a_folder_of_a_project_finds_the_nearest_salver_toml_above(own_penguins: Terminal) -> None:
+    deep = own_penguins.folder / "notebooks" / "old"
+    deep.mkdir(parents=True)
+    below = Terminal(deep, **{name: own_penguins.environ[name] for name in ("SALVER_REGISTRY", "SALVER_CACHE")})
+    assert "penguins@2 already published, nothing changed" in below.ok("release")
+    said = below.salver("release", str(deep))
+    assert f"{deep} has no salver.toml" in said.err
 
 
 def test_predict_appends_columns_and_leaves_the_others_as_they_were(own_penguins: Terminal) -> None:

@@ -21,6 +21,7 @@ def refused(path: Path) -> SalverError:
 
 def test_a_requirements_file_is_read_with_those_that_it_includes(tmp_path: Path) -> None:
     (tmp_path / "deps").mkdir()
+    (tmp_path / "wheels").mkdir()
     (tmp_path / "requirements.txt").write_text(
         "\ufeff# what we need\n-r deps/base.txt\n--constraint=deps/limits.txt\n--find-links wheels\n"
         "--extra-index-url https://example.org/simple\n-e .\n./local\nhttps://example.org/x-1.whl\n"
@@ -102,6 +103,44 @@ def test_a_line_that_is_no_requirement_is_named(name: str, text: str, named: str
 def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("-r base.txt\n")
     assert "base.txt" in refused(tmp_path / "requirements.txt").message
+
+
+def test_a_folder_of_wheels_that_is_not_there_is_named_with_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("--find-links ./wheels\nnumpy\n")
+    assert f"names {tmp_path / 'wheels'}, which does not exist" in refused(tmp_path / "requirements.txt").message
+
+
+LOCK = """version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "shop"
+version = "0"
+source = { virtual = "." }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(LOCK[:-9], "TOML parse error"), (LOCK.replace("= 1", "= 9"), "unsupported schema version")]
+)
+def test_a_lock_of_uv_that_can_not_be_read_is_an_error_that_says_what_to_do(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "0"\nrequires-python = ">=3.11"\n')
+    (tmp_path / "uv.lock").write_text(text)
+    problem = refused(tmp_path / "uv.lock")
+    assert said in " ".join(problem.details)
+    assert "uv lock" in problem.hint
+
+
+def test_lines_that_limit_nothing_and_hashes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("-e .\n-r more.txt\ngit+https://me:secret@example.org/shop.git@main\n")
+    (tmp_path / "more.txt").write_text("joblib>=1 --hash=sha256:ab\nnumpy>=1 \\\n  --hash=sha256:cd\n")
+    notes = lock_for(["joblib"], tmp_path, Wishes(tmp_path / "requirements.txt")).notes
+    assert notes == (
+        "more.txt: its hashes are not compared; the lock has those that the package index gives",
+        "requirements.txt: git+https://example.org/shop.git@main names no package, so it limits nothing",
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -20,9 +21,10 @@ from salver.environments import build, view
 from salver.environments.choose import choose
 from salver.environments.closure import lock_for
 from salver.environments.place import Place
+from salver.environments.resolve import resolve
 from salver.errors import SalverError
 from salver.settings import Settings
-from tests.integration.package_index import slow_index
+from tests.integration.package_index import slow_index, wheel
 from tests.integration.test_environments import install
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -265,3 +267,38 @@ def test_what_was_installed_here_once_can_be_built_again_when_the_index_is_gone(
     with pytest.raises(SalverError) as caught:
         build.build("slowly==2.0", HERE, tmp_path / "third", what="m@1")
     assert caught.value.code == "environment-failed"
+
+
+LIMITED = '[project]\nname = "shop"\nversion = "1"\n[tool.uv]\nconstraint-dependencies = ["slowly<1"]\n'
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, below a project that wants another version; only the user's uv.toml names the index."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "packages"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "uv").mkdir(parents=True)
+    (tmp_path / "shop" / "deep").mkdir(parents=True)
+    (tmp_path / "shop" / "pyproject.toml").write_text(LIMITED)
+    (tmp_path / "elsewhere.txt").write_text("slowly<1\n")
+    monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "elsewhere.txt"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "shop" / "deep"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path / "shop" / "deep")
+    return tmp_path
+
+
+def test_an_environment_is_built_and_locked_whatever_the_project_of_the_current_folder_asks_for(
+    elsewhere: Path,
+) -> None:
+    text = f"slowly==1.0 --hash=sha256:{hashlib.sha256(wheel()).hexdigest()}\n"
+    with slow_index() as index:
+        index.answer.set()
+        (elsewhere / "config" / "uv" / "uv.toml").write_text(f'index-url = "{index.url}"\n')
+        place = build.build(text, HERE, elsewhere, what="m@1")
+        assert (Path(place.path[0]) / "slowly.py").exists()
+        assert set(resolve({"slowly": "1.0"}, (), None, ())) == {"slowly==1.0"}
+        with pytest.raises(SalverError, match=r"can't be resolved under pyproject\.toml"):
+            resolve({"slowly": "1.0"}, (), elsewhere / "shop" / "pyproject.toml", ())
+    assert build.interpreter("3.11", "m@1")
+    assert list((elsewhere / "shop" / "deep").iterdir()) == []

@@ -78,6 +78,19 @@ def test_a_row_that_is_missing_gets_the_defaults(path: Path) -> None:
         table.get(WORDS, default={"cuont": 0})
 
 
+@pytest.mark.parametrize("keys", [["a", "b"], [1, 2], [b"a", b"b"]])
+def test_no_key_is_never_found_and_one_of_another_kind_is_refused(keys: list[Any], tmp_path: Path) -> None:
+    salver.Table.write(tmp_path / "table", keys, np.arange(2.0))
+    table = salver.Table(tmp_path / "table")
+    for missing in (None, float("nan")):
+        assert missing not in table
+        assert not table.get([missing]).found[0]
+        with pytest.raises(KeyError):
+            table[missing]
+    with pytest.raises(TypeError):
+        table[1.5]
+
+
 def test_the_same_content_is_the_same_file_however_it_is_cut(path: Path, tmp_path: Path) -> None:
     def batches() -> Iterator[tuple[Any, Any]]:
         for start in range(0, 2000, 300):

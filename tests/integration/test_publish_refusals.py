@@ -16,6 +16,7 @@ from sklearn.linear_model import Ridge
 
 from salver import golden, publish
 from salver.errors import SalverError
+from salver.packaging.assembly import copy_included
 from salver.publish.building import Built, build
 from salver.publish.project import load_project, read_project
 from salver.publish.request import ReleaseRequest
@@ -208,6 +209,36 @@ def test_the_table_serving_may_stand_alone_or_within_release(tmp_path: Path) -> 
     with pytest.raises(SalverError) as caught:
         read_project(file)
     assert "keep one" in caught.value.details[0]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["../../beside.json", "../project/*.json", "/etc/hostname", "linked/*.json", "link.json", "a**b"]
+)
+def test_an_included_pattern_that_leaves_the_project_is_refused_and_nothing_is_written(
+    pattern: str, tmp_path: Path
+) -> None:
+    project, target = tmp_path / "home" / "project", tmp_path / "build" / "code"
+    for folder in (project, target, tmp_path / "home" / "other"):
+        folder.mkdir(parents=True)
+    for place in (tmp_path / "beside.json", project / "own.json", tmp_path / "home" / "other" / "data.json"):
+        place.write_text("{}")
+    (project / "linked").symlink_to(tmp_path / "home" / "other")
+    (project / "link.json").symlink_to(tmp_path / "beside.json")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SalverError, match="include: ") as caught:
+        copy_included(project, [pattern], target, [])
+    assert caught.value.code == "bad-settings"
+    assert repr(pattern) in caught.value.message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_included_link_within_the_project_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "own.json").write_text("{}")
+    (tmp_path / "project" / "link.json").symlink_to("own.json")
+    copy_included(tmp_path / "project", ["link.json"], tmp_path / "code", [])
+    assert not (tmp_path / "code" / "link.json").is_symlink()
+    assert (tmp_path / "code" / "link.json").read_text() == "{}"
 
 
 def test_a_model_that_is_not_fitted_is_told_to_be(tmp_path: Path) -> None:

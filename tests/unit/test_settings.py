@@ -58,6 +58,11 @@ def test_an_unknown_key_names_the_close_one(tmp_path: Path) -> None:
     )
 
 
+def test_an_unknown_table_is_refused_though_it_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "salver.toml").write_text("[serv]\n[limits]\n")
+    assert problems(tmp_path) == (f"{tmp_path / 'salver.toml'}: unknown table [serv]; did you mean 'serve'?",)
+
+
 def test_an_unknown_variable_names_the_close_one(tmp_path: Path) -> None:
     found = problems(tmp_path, environ={"SALVER_REGISTRI": "x", "HOME": "/"})
     assert found == ("unknown environment variable SALVER_REGISTRI; did you mean 'SALVER_REGISTRY'?",)

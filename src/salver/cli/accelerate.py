@@ -42,7 +42,7 @@ def accelerate(
     from salver.accelerate import accelerate as convert
     from salver.cli.acceleration import Acceleration, keep, report
     from salver.cli.overview import plain
-    from salver.cli.terminal import print_json, working
+    from salver.cli.terminal import aside, print_json, working
     from salver.publish.provenance import gather as gather_provenance
     from salver.publish.request import ReleaseRequest
 
@@ -54,7 +54,7 @@ def accelerate(
     )
     asked = ReleaseRequest(name=model, model=None, examples=None, note=note or f"{opened.name} accelerated with ONNX")
     with tempfile.TemporaryDirectory(prefix="salver-accelerate-") as temporary:
-        with working(f"convert {opened.name} and compare"):
+        with aside(), working(f"convert {opened.name} and compare"):
             done = convert(source, Path(temporary))
         provenance = gather_provenance(asked, datetime.now(UTC))
         published = store.publish(done.folder, done.manifest, provenance)

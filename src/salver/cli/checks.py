@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import errno
 import os
 import platform
@@ -61,7 +62,7 @@ def of_release(settings: Settings, reference: str) -> Iterator[Callable[[], Chec
         failed = _failed(reference, problem)
         yield lambda: failed
         return
-    yield lambda: Check(opened.name, True, f"{len(opened.manifest.files)} files, every digest right")
+    yield lambda: _digests(opened, settings)
     yield lambda: _environment(opened, Path(settings.cache))
     yield lambda: _serving(opened, settings.serve.workers, cpu_budget())
     yield lambda: _golden(opened, settings)
@@ -98,6 +99,22 @@ def _content(settings: Settings) -> Check:
         return Check("content", True, f"{found}, every digest right")
     first = report.problems[0]
     return Check("content", False, f"{found}; {len(report.problems)} problems, first {first.key}", "see salver verify")
+
+
+def _digests(opened: wiring.Opened, settings: Settings) -> Check:
+    """Whether the registry still has every file of a release as it was published; the copy in the cache is intact."""
+    store = wiring.registry(settings)
+    release = store.find(opened.name)
+    damaged: list[SalverError] = []
+    for file in opened.manifest.files:
+        try:
+            collections.deque(store.stream(release, file), maxlen=0)
+        except SalverError as problem:
+            damaged.append(problem)
+    if not damaged:
+        return Check(opened.name, True, f"{len(opened.manifest.files)} files, every digest right")
+    found = "; ".join(problem.message for problem in damaged)
+    return Check(opened.name, False, found, damaged[0].hint or "see salver verify")
 
 
 def _folder(name: str, folder: Path, advice: str) -> Check:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def release(
-    path: Annotated[Path, typer.Argument(help="The project's folder, or its salver.toml.")] = Path(),
+    path: Annotated[
+        Path,
+        typer.Argument(help="The project's folder, or its salver.toml; by default the nearest.", show_default=False),
+    ] = Path(),
     note: Annotated[str, typer.Option(help="A sentence that stays with the release.", show_default=False)] = "",
     accelerate: Annotated[
         Literal["onnx"] | None,
@@ -43,17 +46,18 @@ def release(
     from salver import wiring
     from salver.cli.acceleration import Acceleration, Remade, keep, report
     from salver.cli.overview import plain
-    from salver.cli.terminal import print_json, working
+    from salver.cli.terminal import aside, print_json, working
     from salver.publish.project import load_project
     from salver.publish.run import release_model
+    from salver.settings import nearest_file
 
     settings = gather(registry=registry).settings
-    request = replace(
-        load_project(path), note=note, proof=proof, load_timeout=settings.serve.load_timeout, cache=settings.cache
-    )
+    with aside():
+        project = load_project(path if path != Path() else nearest_file(Path.cwd()) or path)
+    request = replace(project, note=note, proof=proof, load_timeout=settings.serve.load_timeout, cache=settings.cache)
     store = wiring.registry(settings)
     faster = Remade(request) if accelerate else None
-    with working(f"build and prove {request.name}"):
+    with aside(), working(f"build and prove {request.name}"):
         outcome = release_model(request, store, faster)
     found = None
     if faster is not None and faster.done is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,20 @@ def print_json(value: Any) -> None:
     """One JSON document on stdout, the same for the same facts."""
     document = msgspec.json.format(msgspec.json.encode(value), indent=2)
     sys.stdout.write(document.decode() + "\n")
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """While code that isn't ours runs: what it prints, here or in processes of its own, goes to stderr."""
+    sys.stdout.flush()
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(answers, 1)
+        os.close(answers)
 
 
 def print_line(text: str) -> None:

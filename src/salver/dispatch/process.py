@@ -16,6 +16,8 @@ from salver.errors import error
 from salver.worker.lifeline import PARENT, STOP
 
 STOP_TIMEOUT = 5.0
+ERRORS = 2
+"""The descriptor of the standard error."""
 
 
 class WorkerProcess:
@@ -44,7 +46,10 @@ class WorkerProcess:
             self._status, _ = await loop.connect_read_pipe(lambda: _Status(self._name, ready), os.fdopen(reader, "rb"))
             command = self._command(self._listener.fileno(), told)
             self._process = await asyncio.create_subprocess_exec(
-                *command.argv, env={**command.env, PARENT: str(os.getpid())}, pass_fds=(self._listener.fileno(), told)
+                *command.argv,
+                env={**command.env, PARENT: str(os.getpid())},
+                pass_fds=(self._listener.fileno(), told),
+                stdout=ERRORS,  # what a model prints is no answer
             )
         finally:
             os.close(told)

@@ -14,7 +14,7 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
 from salver import lock
-from salver.environments import resolve
+from salver.environments import constraints, resolve
 from salver.environments.place import version
 from salver.errors import error
 from salver.lock import Lock, normalised
@@ -67,6 +67,7 @@ def lock_for(modules: Iterable[str], cache: Path, wishes: Wishes = NO_WISHES) ->
         asked = {name: pins[name] for name in wanted & pins.keys()}
         known = resolve.resolve(asked, wishes.packages, wishes.constraints, map("==".join, pins.items()))
         pins = dict(pin.split("==") for pin in known)
+        notes += constraints.ignored(wishes.constraints) if wishes.constraints else []
     else:
         known, note = resolve.hashes(map("==".join, pins.items()), cache)
         notes += [note] if note else []

@@ -13,16 +13,25 @@ from packaging.requirements import InvalidRequirement, Requirement
 from salver.environments import uv
 from salver.errors import SalverError, error
 
+LOCKED = "uv.lock"
 _CONTINUES = re.compile(r"[ \t]*\\\r?\n[ \t]*")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _INCLUDE = re.compile(r"(?:-[rc]\s*|--(?:requirement|constraint)[\s=]+)(\S.*)")
 _LINKS = re.compile(r"(?:-f\s*|--find-links[\s=]+)(\S.*)")
 _EDITABLE = re.compile(r"(?:-e|--editable)\b.*")
 _UNNAMED = re.compile(r"[./~].*|\S+://.*|\S+\.(?:whl|zip|tar\.gz)\b.*|\S*/.*")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRET = re.compile(r"//[^/@\s]*@")
+_HASH = " --hash"
 _EXPORT = (
     "export", "--frozen", "--no-emit-project", "--no-hashes", "--no-header", "--no-annotate", "--quiet",
 )  # fmt: skip
 _NOTHING = "nothing is listed in [project], [dependency-groups] or [tool.uv] constraint-dependencies"
+
+_AGAIN = (
+    "write it again with `uv lock`; one of a newer uv needs that uv installed here too, or its content as a "
+    "requirements.txt: uv export --no-hashes -o requirements.txt"
+)
 
 
 def read(path: Path) -> str:
@@ -32,18 +41,34 @@ def read(path: Path) -> str:
     [dependency-groups] and [tool.uv] list in the standard notation; of a uv.lock what uv would install.
     """
     try:
-        if path.name == "uv.lock":
-            command = [*_EXPORT, "--project", str(path.parent)]
-            lines = list(_lines(uv.run(command, what=f"{path} can't be read").out, path, set()))
+        if path.name == LOCKED:
+            lines = [kept for line in _split(_exported(path)) if (kept := _kept(line, path))]
         elif path.suffix == ".toml":
             lines = _project(path)
         else:
-            lines = list(_requirements(path, set()))
+            lines = [kept for where, line in _stated(path, set()) if (kept := _kept(line, where))]
     except (OSError, ValueError, AttributeError, TypeError) as problem:
         raise error("bad-settings", f"{path} can't be read as constraints: {problem}") from None
     if all(line.startswith("-") for line in lines):
         raise _empty(path, "it has no line that names a package")
     return "\n".join(lines)
+
+
+def ignored(path: Path) -> list[str]:
+    """What a file says that a lock does not heed although somebody may count on it, as sentences."""
+    if path.name == LOCKED or path.suffix == ".toml":
+        return []
+    lines = list(_stated(path, set()))
+    found = [
+        f"{where.name}: {_SECRET.sub('//', line)} names no package, so it limits nothing"
+        for where, line in lines
+        if _ADDRESS.match(line)
+    ]
+    hashed = sorted({where.name for where, line in lines if _HASH in line})
+    found += [
+        f"{name}: its hashes are not compared; the lock has those that the package index gives" for name in hashed
+    ]
+    return found
 
 
 def _project(path: Path) -> list[str]:
@@ -63,27 +88,52 @@ def _project(path: Path) -> list[str]:
     return sorted({str(requirement) for requirement in requirements})
 
 
-def _requirements(path: Path, seen: set[Path]) -> Iterator[str]:
-    """The lines of a requirements file and of those that it includes, each file once."""
-    if path.resolve() not in seen:
-        seen.add(path.resolve())
-        yield from _lines(path.read_text(encoding="utf-8-sig"), path, seen)
+def _exported(path: Path) -> str:
+    """What uv would install of a uv.lock, as a requirements file."""
+    try:
+        return uv.run([*_EXPORT, "--project", str(path.parent)], what=f"{path} can't be read").out
+    except (SalverError, uv.Offline) as problem:
+        said = problem.details if isinstance(problem, SalverError) else problem.args
+        raise error("bad-settings", f"{path} can't be read as constraints", hint=_AGAIN, details=said) from None
 
 
-def _lines(text: str, path: Path, seen: set[Path]) -> Iterator[str]:
-    """The lines that are of use elsewhere: paths are made absolute, what has no name or is edited in place is left."""
-    for raw in _CONTINUES.sub(" ", text).splitlines():
-        line = _COMMENT.sub("", raw).strip()
-        included, links = _INCLUDE.fullmatch(line), _LINKS.fullmatch(line)
+def _split(text: str) -> Iterator[str]:
+    """Each line that says something, whole and without its comment."""
+    lines = (_COMMENT.sub("", raw).strip() for raw in _CONTINUES.sub(" ", text).splitlines())
+    return filter(None, lines)
+
+
+def _stated(path: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
+    """The lines of a requirements file and of those that it includes, each file once, each line with its file."""
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
+    for line in _split(path.read_text(encoding="utf-8-sig")):
+        included = _INCLUDE.fullmatch(line)
         if included and "://" not in included[1]:
-            yield from _requirements(path.parent / included[1].strip("'\""), seen)
-        elif links and "://" not in links[1]:
-            yield f"--find-links {(path.parent / links[1]).resolve()}"
-        elif line.startswith("-") and not _EDITABLE.fullmatch(line):
-            yield line
-        elif line and not line.startswith("-") and not (_UNNAMED.fullmatch(line) and "@" not in line.split("/")[0]):
-            _parsed(line.partition(" --")[0], path)
-            yield line
+            yield from _stated(path.parent / included[1].strip("'\""), seen)
+        else:
+            yield path, line
+
+
+def _kept(line: str, path: Path) -> str:
+    """The line as it is of use elsewhere, its path absolute; '' for what has no name or is edited in place."""
+    links = _LINKS.fullmatch(line)
+    if links and "://" not in links[1]:
+        folder = (path.parent / links[1].strip("'\"")).resolve()
+        if not folder.exists():
+            raise error(
+                "bad-settings",
+                f"{path} can't be read as constraints: {line!r} names {folder}, which does not exist",
+                hint="put the wheels there, or name the folder as seen from the file",
+            )
+        return f"--find-links {folder}"
+    if line.startswith("-"):
+        return "" if _EDITABLE.fullmatch(line) else line
+    if _UNNAMED.fullmatch(line) and "@" not in line.split("/")[0]:
+        return ""
+    _parsed(line.partition(" --")[0], path)
+    return line
 
 
 def _parsed(line: str, path: Path) -> Requirement:

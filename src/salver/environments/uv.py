@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from uv import find_uv_bin
@@ -18,6 +21,8 @@ SAME_IN_PIP = {
     "UV_FIND_LINKS": "PIP_FIND_LINKS",
     "SSL_CERT_FILE": "PIP_CERT",
 }
+LIMITS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE")
+"""Variables by which other versions would be asked for than those that a lock, or a release's constraints, name."""
 SHOWN = 12
 _NETWORK = (
     "failed to fetch", "error sending request", "dns error", "failed to connect", "network connectivity",
@@ -43,8 +48,14 @@ class Offline(Exception):
 def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "", patient: bool = True) -> Done:
     """Let uv do something; raises `environment-failed` with its own explanation, `Offline` where no index answers.
 
-    What can be done without is not `patient`: it waits a few seconds for an index, once.
+    What can be done without is not `patient`: it waits a few seconds for an index, once. Unless `arguments` name a
+    project, uv reads none: what the current folder's says of versions is not meant for releases.
     """
+    with contextlib.nullcontext(()) if "--project" in arguments else _no_project() as apart:
+        return _run((*arguments, *apart), what=what, stdin=stdin, hint=hint, patient=patient)
+
+
+def _run(arguments: Sequence[str], *, what: str, stdin: str, hint: str, patient: bool) -> Done:
     hurry = {} if patient else {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
     said: list[str] = []
     for way in ((), ("--offline",)):  # what this machine has is enough, if need be, however long ago it was looked up
@@ -66,8 +77,9 @@ def run(arguments: Sequence[str], *, what: str, stdin: str = "", hint: str = "",
 
 def find_python(version: str) -> str:
     """The path of an installed Python of this version, or ''."""
-    command = [find_uv_bin(), "python", "find", "--no-project", "--system", version]
-    done = subprocess.run(command, env=_environment(os.environ), capture_output=True, text=True, check=False)
+    with _no_project() as apart:
+        command = [find_uv_bin(), "python", "find", "--no-project", "--system", *apart, version]
+        done = subprocess.run(command, env=_environment(os.environ), capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -96,7 +108,18 @@ def _hint(said: str) -> str:
     return "what the installer says above names the package"
 
 
+@contextlib.contextmanager
+def _no_project() -> Iterator[tuple[str, ...]]:
+    """The flags by which uv reads no pyproject.toml or uv.toml of the current folder, nor of those above it."""
+    with tempfile.TemporaryDirectory(prefix="salver-") as folder:
+        (Path(folder) / "pyproject.toml").write_text(
+            "[tool.uv]\nmanaged = false\n"
+        )  # an empty one: uv looks no further
+        yield "--project", folder
+
+
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables for uv: where only pip is told where packages come from, uv hears the same."""
     told = {ours: environ[theirs] for ours, theirs in SAME_IN_PIP.items() if theirs in environ and ours not in environ}
-    return {**environ, **told, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    kept = {name: value for name, value in environ.items() if name not in LIMITS}
+    return {**kept, **told, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}

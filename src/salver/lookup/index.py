@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salver.lookup.keys import Encoded, encode_one
+from salver.lookup.keys import Encoded, encode_one, is_missing
 from salver.lookup.layout import Header, Section, damaged, decoded
 
 
@@ -34,8 +34,13 @@ class Index:
             self._open_texts(header, header.ends)
 
     def row(self, key: Any) -> int:
-        """The row of a key, or -1."""
-        hashed, wanted = encode_one(self._kind, key)
+        """The row of a key, or -1; None and NaN have none."""
+        try:
+            hashed, wanted = encode_one(self._kind, key)
+        except TypeError:
+            if is_missing(key):
+                return -1
+            raise
         hashes, order = self._hashes.data, self._order.data
         place = bisect_left(hashes, hashed)
         while place < self._rows and hashes[place] == hashed:

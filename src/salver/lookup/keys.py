@@ -81,8 +81,13 @@ def _encode_numbers(keys: Any) -> Encoded:
     return Encoded(at, (spread >> np.uint64(32)).astype(np.uint32), stored)
 
 
+def is_missing(key: Any) -> bool:
+    """Whether this stands for no key at all: None or NaN."""
+    return key is None or (isinstance(key, float) and key != key)
+
+
 def _present(keys: Iterable[Any]) -> tuple[NDArray[np.int64], list[Any]]:
-    kept = [(place, key) for place, key in enumerate(keys) if not (key is None or key != key)]
+    kept = [(place, key) for place, key in enumerate(keys) if not is_missing(key)]
     return np.array([place for place, _ in kept], np.int64), [key for _, key in kept]
 
 

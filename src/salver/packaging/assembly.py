@@ -70,14 +70,32 @@ def copy_included(root: Path, patterns: Sequence[str], target: Path, modules: It
     sources = root / SOURCES
     flat = any(path.startswith(f"{SOURCES}/") for path in modules)
     for pattern in patterns:
-        matched = [path for path in sorted(root.glob(pattern)) if path.is_file()]
-        if not matched:
-            raise error("missing-file", f"include: nothing matches {pattern!r} in {root}")
-        for path in matched:
+        for path in _matched(root, pattern):
             inside = path.is_relative_to(sources) and not flat
             place = target / path.relative_to(sources if inside else root)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+
+
+def _matched(root: Path, pattern: str) -> list[Path]:
+    """The files that a pattern names; raises `bad-settings` where one of them is, or may be, outside of `root`."""
+    try:
+        leaves = ".." in Path(pattern).parts
+        matched = [] if leaves else [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        leaves = leaves or any(not path.resolve().is_relative_to(root.resolve()) for path in matched)
+    except NotImplementedError:  # what pathlib raises for an absolute pattern
+        leaves, matched = True, []
+    except ValueError as problem:
+        raise error("bad-settings", f"include: {pattern!r} is no pattern: {problem}") from None
+    if leaves:
+        raise error(
+            "bad-settings",
+            f"include: {pattern!r} leaves the project folder {root}",
+            hint="include takes what lies in the project, not what links lead out to; files= takes any path",
+        )
+    if not matched:
+        raise error("missing-file", f"include: nothing matches {pattern!r} in {root}")
+    return matched
 
 
 def _describe(path: Path, relative: str) -> File:
