@@ -199,3 +199,13 @@ def test_a_package_that_is_not_a_version_of_an_index_is_refused_by_name(package:
     assert repr(package) in problem
     if "@" in package:
         assert "publish it as a wheel to a package index" in problem
+
+
+def test_a_constraint_that_gives_a_needed_package_an_address_is_refused_before_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(
+        "joblib @ git+https://me:secret@127.0.0.1:9/x.git\nsix @ https://127.0.0.1:9/six-1-py3-none-any.whl\n"
+        'numpy @ git+https://127.0.0.1:9/x.git ; sys_platform == "win32"\n'
+    )
+    with pytest.raises(SalverError, match="a lock names versions that a package index has") as caught:
+        lock_for(["joblib"], tmp_path, Wishes(tmp_path / "requirements.txt"))
+    assert caught.value.details == ("joblib @ git+https://127.0.0.1:9/x.git",)

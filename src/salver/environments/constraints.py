@@ -76,6 +76,13 @@ def ignored(path: Path) -> list[str]:
     return found
 
 
+def addressed(lines: str) -> list[tuple[str, str]]:
+    """Which of the constraints that `read` gave take a package from an address on this machine: its name, and each."""
+    stated = (Requirement(line.partition(" --")[0]) for line in lines.splitlines() if "@" in line and line[0] != "-")
+    held = (each for each in stated if each.url and (each.marker is None or each.marker.evaluate()))
+    return [(normalised(each.name), _SECRET.sub("//", f"{each.name} @ {each.url}")) for each in held]
+
+
 def _project(path: Path) -> list[str]:
     """Every requirement that a pyproject.toml lists, without extras, which a constraint can't have."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
