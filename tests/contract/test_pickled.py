@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_a_gadget_in_an_object_array_is_refused(suffix: str, tmp_path: Path) -> 
     write({"deep": [hostile]}, path)
     assert refused(path, HARMLESS) == "posix:system"
     assert not trace.exists()
+
+
+def test_a_module_is_held_to_the_list_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "model.pickle"
+    allowed = pickled.save(Gadget(pickled.module, "numpy.linalg"), path)
+    assert allowed == {"salver.frameworks.pickled:module", "numpy.linalg:"}
+    assert pickled.needed(allowed) == ["numpy"]
+    assert pickled.needed([f"{__name__}:"]) == [__name__]
+    assert pickled.load(path, allowed) is np.linalg
+    write(Gadget(pickled.module, "antigravity"), path)
+    assert refused(path, allowed) == "antigravity:"
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from salver.errors import error
@@ -102,13 +103,19 @@ def only(allowed: Collection[str], what: str) -> Iterator[None]:
         yield
 
 
+def module(name: str) -> ModuleType:
+    """The module of this name, for pickles, which releases name it in: listed and enforced as the global `name:`."""
+    sys.audit(_FOUND, name, "")
+    return importlib.import_module(name)
+
+
 def needed(names: Iterable[str]) -> list[str]:
     """What globals need importable, for the option `imports`: the user's own things as `module:name`, else packages."""
     wanted = set()
     for name in names:
         root = name.partition(":")[0].partition(".")[0]
         if root != "salver" and root not in sys.stdlib_module_names:
-            wanted.add(root if any(map(is_installed, places(root))) else name)
+            wanted.add(root if any(map(is_installed, places(root))) else name.removesuffix(":"))
     return sorted(wanted)
 
 
@@ -142,6 +149,7 @@ class _Watchers(threading.local):
 
 
 _watchers = _Watchers()
+_FOUND = "pickle.find_class"
 _PROBE = "salver.pickled.probe"
 
 
@@ -162,7 +170,7 @@ def _listen() -> None:
     """Add the hook, which stays as long as the process; a hook of somebody else may forbid it."""
 
     def hook(event: str, args: tuple[Any, ...], watchers: _Watchers = _watchers) -> None:
-        if event == "pickle.find_class":
+        if event == _FOUND:
             for look in watchers.all:
                 look(f"{args[0]}:{args[1]}")
         elif event == _PROBE:
