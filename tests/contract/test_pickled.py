@@ -218,6 +218,17 @@ def test_what_can_not_be_pickled_is_refused_and_leaves_no_file(tmp_path: Path) -
     assert not (tmp_path / "model.pickle").exists()
 
 
+def test_what_was_defined_again_since_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = [Gadget(str), Nested(b"")]
+    again = type("Nested", (), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "Nested", again)
+    with pytest.raises(SalverError, match=r"Nested was defined again after the model was made") as caught:
+        pickled.save(model, tmp_path / "model.pickle")
+    assert caught.value.hint == "make the model again: run the cell or the lines that fit it"
+
+
 def test_a_release_from_before_globals_were_listed_is_refused_with_what_to_do(tmp_path: Path) -> None:
     features, target = load_diabetes(return_X_y=True, as_frame=True)
     saved = SKLEARN.save(make_pipeline(SplineTransformer(), Ridge()).fit(features, target), tmp_path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import importlib
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.frameworks.owners import is_installed, places
 
 JOBLIB = ".joblib"
@@ -31,6 +32,8 @@ OPTION = "globals"
 Reducers = Mapping[type, Callable[[Any], Any]]
 """How to reduce objects of a type whose own class refuses to be pickled."""
 
+_STALE = re.compile(r"not the same object as (?:__main__\.)?(\S+)")
+_BY_NAME = "lambdas and local functions can't be saved: define them by name in a module"
 _UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 
 
@@ -51,12 +54,16 @@ def save(model: Any, path: Path, reducers: Reducers | None = None) -> set[str]:
             _read(path)
     except _UNPICKLABLE as problem:
         path.unlink(missing_ok=True)
-        raise error(
-            "unsupported-model",
-            f"{type(model).__name__} can't be saved: {problem}",
-            hint="lambdas and local functions can't be saved: define them by name in a module",
-        ) from None
+        raise unsavable(type(model).__name__, problem, _BY_NAME) from None
     return seen
+
+
+def unsavable(what: str, problem: Exception, hint: str) -> SalverError:
+    """The error for a model that can't be pickled: with `hint`, unless it holds what was defined again since."""
+    stale = _STALE.search(str(problem))
+    why = f"{stale[1]} was defined again after the model was made" if stale else str(problem)
+    hint = "make the model again: run the cell or the lines that fit it" if stale else hint
+    return error("unsupported-model", f"{what} can't be saved: {why}", hint=hint)
 
 
 def load(path: Path, allowed: Iterable[str] | None) -> Any:

@@ -288,11 +288,8 @@ def _without_rows(results: Any, columns: Any) -> tuple[Any, pickled.Reducers]:
         copier.dispatch_table = {**copyreg.dispatch_table, **reducers}
         copier.dump(inner)
     except (pickle.PicklingError, AttributeError, TypeError) as problem:
-        raise error(
-            "unsupported-model",
-            f"{_kind(results)} can't be saved: {problem}",
-            hint="a formula may use columns, and functions that a module defines by name",
-        ) from None
+        hint = "a formula may use columns, and functions that a module defines by name"
+        raise pickled.unsavable(_kind(results), problem, hint) from None
     slim = Reader(io.BytesIO(buffer.getvalue())).load()
     slim.remove_data()
     return slim, reducers
