@@ -218,9 +218,7 @@ def test_what_can_not_be_pickled_is_refused_and_leaves_no_file(tmp_path: Path) -
     assert not (tmp_path / "model.pickle").exists()
 
 
-def test_what_was_defined_again_since_is_named_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_defined_again_since_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = [Gadget(str), Nested(b"")]
     again = type("Nested", (), {"__module__": __name__})
     monkeypatch.setattr(sys.modules[__name__], "Nested", again)

@@ -96,18 +96,14 @@ def test_a_group_that_includes_what_is_not_there_or_itself_is_named(
 
 @pytest.mark.parametrize("requires", [">=99", "<3.11", "==2.7.*"])
 def test_a_python_that_the_project_excludes_is_refused_with_both_versions(requires: str, tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n'
-    )
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n')
     said = refused(tmp_path / "pyproject.toml").message
     assert f"requires Python {requires}, and the release would lock {version()}" in said
 
 
 @pytest.mark.parametrize("requires", [f"~={version()}", f"=={version()}", f">={platform.python_version()}"])
 def test_a_python_that_the_project_allows_is_no_problem(requires: str, tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n'
-    )
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n')
     assert constraints.read(tmp_path / "pyproject.toml") == "joblib"
 
 

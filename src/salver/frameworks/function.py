@@ -112,7 +112,7 @@ def _find(entry: str) -> type[Any]:
 
 def _absent(who: str, problem: FileNotFoundError, code: Path) -> SalverError:
     """The error for a file that the model's class opens and the release lacks: beside its module, or elsewhere."""
-    path = Path(str(problem.filename or "a file"))
+    path, code = Path(str(problem.filename or "a file")).resolve(), code.resolve()
     beside = path.is_relative_to(code)
     name = path.relative_to(code).as_posix() if beside else path.name
     return error(
