@@ -169,6 +169,23 @@ def test_a_worker_that_imports_skops_quickly_still_trusts_estimators_and_ufuncs(
     assert json.loads(done.stdout) == logs.transform([[1.0, 2.0]]).tolist()
 
 
+def test_a_process_that_imported_skops_quickly_saves_what_any_other_would(tmp_path: Path) -> None:
+    logs = make_pipeline(StandardScaler(), FunctionTransformer(np.log1p)).fit(np.ones((3, 2)))
+    skops_file.save(logs, tmp_path / "model.skops")
+    program = (
+        "import sys; from pathlib import Path; from salver.frameworks import skops_file\n"
+        "folder = Path(sys.argv[1]); model = skops_file.load(folder / 'model.skops', [])\n"
+        "from salver.frameworks.sklearn import FRAMEWORK\n"
+        "assert FRAMEWORK.save(model, folder / 'again').entry == 'model.skops'\n"
+        "from sklearn.gaussian_process.kernels import RationalQuadratic\n"
+        "print(FRAMEWORK.save(model.set_params(standardscaler=RationalQuadratic()), folder / 'other').unsafe)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert done.stderr == ""
+    said = "joblib pickle: skops can't vouch for sklearn.gaussian_process.kernels.RationalQuadratic\n"
+    assert done.stdout == said
+
+
 def test_a_model_that_skops_can_not_keep_says_that_it_is_unsafe_and_why(tmp_path: Path) -> None:
     saved = SKLEARN.save(pickled().model, tmp_path)
     assert saved.entry == "model.joblib"

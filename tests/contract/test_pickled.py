@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_a_gadget_in_an_object_array_is_refused(suffix: str, tmp_path: Path) -> 
     write({"deep": [hostile]}, path)
     assert refused(path, HARMLESS) == "posix:system"
     assert not trace.exists()
+
+
+def test_a_module_is_held_to_the_list_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "model.pickle"
+    allowed = pickled.save(Gadget(pickled.module, "numpy.linalg"), path)
+    assert allowed == {"salver.frameworks.pickled:module", "numpy.linalg:"}
+    assert pickled.needed(allowed) == ["numpy"]
+    assert pickled.needed([f"{__name__}:"]) == [__name__]
+    assert pickled.load(path, allowed) is np.linalg
+    write(Gadget(pickled.module, "antigravity"), path)
+    assert refused(path, allowed) == "antigravity:"
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -203,6 +216,15 @@ def test_what_can_not_be_pickled_is_refused_and_leaves_no_file(tmp_path: Path) -
         pickled.save({"scale": lambda x: x}, tmp_path / "model.pickle")
     assert caught.value.code == "unsupported-model"
     assert not (tmp_path / "model.pickle").exists()
+
+
+def test_what_was_defined_again_since_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = [Gadget(str), Nested(b"")]
+    again = type("Nested", (), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "Nested", again)
+    with pytest.raises(SalverError, match=r"Nested was defined again after the model was made") as caught:
+        pickled.save(model, tmp_path / "model.pickle")
+    assert caught.value.hint == "make the model again: run the cell or the lines that fit it"
 
 
 def test_a_release_from_before_globals_were_listed_is_refused_with_what_to_do(tmp_path: Path) -> None:

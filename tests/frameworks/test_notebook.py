@@ -187,6 +187,25 @@ def test_what_no_cell_gives_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_pipeline_with_a_step_that_was_defined_again_is_told_to_be_made_again(tmp_path: Path) -> None:
+    step = (
+        "from sklearn.preprocessing import StandardScaler\n"
+        "class Scaler(StandardScaler):\n    def transform(self, X):\n        return super().transform(X)"
+    )
+    fit = (
+        "from sklearn.datasets import load_iris\nfrom sklearn.pipeline import make_pipeline\n"
+        "from sklearn.tree import DecisionTreeClassifier\nX, y = load_iris(return_X_y=True)\n"
+        "model = make_pipeline(Scaler(), DecisionTreeClassifier()).fit(X, y)"
+    )
+    publish = "import salver\nsalver.release('iris', model, examples=X, registry='registry')"
+    said = run(tmp_path, step, fit, f"{step}\n# again", publish, failing=(publish,))
+    wanted = (
+        "Pipeline can't be saved: Scaler was defined again after the model was made"
+        " · hint: make the model again: run the cell or the lines that fit it"
+    )
+    assert wanted in raised(said[-1])
+
+
 def test_the_cells_of_the_guide_work(tmp_path: Path) -> None:
     cells = [block.text for block in blocks(GUIDE.read_text("utf-8")) if "cell" in block.words]
     assert len(cells) > 2

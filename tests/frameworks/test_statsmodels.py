@@ -239,6 +239,12 @@ def test_a_pickle_that_names_more_than_its_release_lists_is_not_loaded(tmp_path:
         assert caught.value.details == (name,)
 
 
+def test_a_module_that_a_formula_uses_is_the_only_one_that_its_pickle_may_name(tmp_path: Path) -> None:
+    named = STATSMODELS.save(ols_formula().model, tmp_path).options["globals"]
+    assert "numpy:" in named
+    assert not [name for name in named if name.startswith("importlib")]
+
+
 def test_a_formula_model_answers_10000_rows_over_http_like_the_object(tmp_path: Path) -> None:
     model = ols_formula().model
     examples = loans()[list(STATSMODELS.columns(model))]

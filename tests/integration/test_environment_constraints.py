@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
 from salver.environments import constraints
 from salver.environments.closure import Wishes, lock_for
+from salver.environments.place import version
 from salver.errors import SalverError
 
 
@@ -65,12 +67,44 @@ def test_a_pyproject_is_read_with_its_extras_groups_and_constraints(tmp_path: Pa
         '[project]\nname = "shop"\n',
         '[project]\nname = "shop"\ndynamic = ["dependencies"]\n',
         "[tool.ruff]\nline-length = 100\n",
-        '[dependency-groups]\nall = [{include-group = "all"}]\n',
+        "[dependency-groups]\nall = []\n",
     ],
 )
 def test_a_pyproject_that_lists_no_package_is_an_error_that_says_where_to_list_them(text: str, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     assert "[project], [dependency-groups] or [tool.uv]" in refused(tmp_path / "pyproject.toml").message
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ('test = ["pytest", {include-group = "unknown"}]', ("test includes unknown, which is not there",)),
+        ('test = [{path = "x"}]', ("test includes {'path': 'x'}, which is not there",)),
+        ('all = ["pytest", {include-group = "all"}]', ("all includes all, so it has no end",)),
+        (
+            'a = [{include-group = "B-1"}]\nb_1 = [{include-group = "c"}]\nc = ["pytest", {include-group = "a"}]',
+            ("a includes b-1 includes c includes a, so it has no end",),
+        ),
+    ],
+)
+def test_a_group_that_includes_what_is_not_there_or_itself_is_named(
+    groups: str, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[dependency-groups]\n{groups}\n")
+    assert refused(tmp_path / "pyproject.toml").details == said
+
+
+@pytest.mark.parametrize("requires", [">=99", "<3.11", "==2.7.*"])
+def test_a_python_that_the_project_excludes_is_refused_with_both_versions(requires: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n')
+    said = refused(tmp_path / "pyproject.toml").message
+    assert f"requires Python {requires}, and the release would lock {version()}" in said
+
+
+@pytest.mark.parametrize("requires", [f"~={version()}", f"=={version()}", f">={platform.python_version()}"])
+def test_a_python_that_the_project_allows_is_no_problem(requires: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nrequires-python = "{requires}"\ndependencies = ["joblib"]\n')
+    assert constraints.read(tmp_path / "pyproject.toml") == "joblib"
 
 
 def test_a_pyproject_of_poetry_is_an_error_that_says_how_to_export_it(tmp_path: Path) -> None:
@@ -161,3 +195,13 @@ def test_a_package_that_is_not_a_version_of_an_index_is_refused_by_name(package:
     assert repr(package) in problem
     if "@" in package:
         assert "publish it as a wheel to a package index" in problem
+
+
+def test_a_constraint_that_gives_a_needed_package_an_address_is_refused_before_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(
+        "joblib @ git+https://me:secret@127.0.0.1:9/x.git\nsix @ https://127.0.0.1:9/six-1-py3-none-any.whl\n"
+        'numpy @ git+https://127.0.0.1:9/x.git ; sys_platform == "win32"\n'
+    )
+    with pytest.raises(SalverError, match="a lock names versions that a package index has") as caught:
+        lock_for(["joblib"], tmp_path, Wishes(tmp_path / "requirements.txt"))
+    assert caught.value.details == ("joblib @ git+https://127.0.0.1:9/x.git",)

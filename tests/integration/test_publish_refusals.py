@@ -232,6 +232,25 @@ def test_an_included_pattern_that_leaves_the_project_is_refused_and_nothing_is_w
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("step", ["__init__(self)", "load(self, files)", "predict(self, rows)"])
+def test_a_file_beside_the_module_that_does_not_travel_is_told_to_be_included(
+    step: str, written: Written, tmp_path: Path
+) -> None:
+    opens = "import json\nfrom pathlib import Path\nPOINTS = Path(__file__).parent / 'points.json'\n" + PLAIN.replace(
+        "    def load(self, files):\n        pass\n",
+        "    def __init__(self):\n        pass\n\n    def load(self, files):\n        pass\n",
+    ).replace(f"{step}:", f"{step}:\n        json.loads(POINTS.read_text())")
+    kind = written(opens)
+    (tmp_path / "project" / "points.json").write_text("{}")
+    with pytest.raises(SalverError) as caught:
+        built(kind, tmp_path / "built")
+    assert "include" in caught.value.hint
+    if not step.startswith("predict"):
+        name = step.partition("(")[0]
+        assert caught.value.message == f"Model.{name} looked for points.json, which is not there"
+    built(kind, tmp_path / "whole", include=("points.json",), project=tmp_path / "project")
+
+
 def test_an_included_link_within_the_project_is_followed(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "own.json").write_text("{}")

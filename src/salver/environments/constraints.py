@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 
 from salver.environments import uv
+from salver.environments.place import version
 from salver.errors import SalverError, error
+from salver.lock import normalised
 
 LOCKED = "uv.lock"
 _CONTINUES = re.compile(r"[ \t]*\\\r?\n[ \t]*")
@@ -71,11 +76,20 @@ def ignored(path: Path) -> list[str]:
     return found
 
 
+def addressed(lines: str) -> list[tuple[str, str]]:
+    """Which of the constraints that `read` gave take a package from an address on this machine: its name, and each."""
+    stated = (Requirement(line.partition(" --")[0]) for line in lines.splitlines() if "@" in line and line[0] != "-")
+    held = (each for each in stated if each.url and (each.marker is None or each.marker.evaluate()))
+    return [(normalised(each.name), _SECRET.sub("//", f"{each.name} @ {each.url}")) for each in held]
+
+
 def _project(path: Path) -> list[str]:
     """Every requirement that a pyproject.toml lists, without extras, which a constraint can't have."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     project, groups = tables.get("project", {}), tables.get("dependency-groups", {})
     own: dict[str, Any] = tables.get("tool", {})
+    _require_python(project.get("requires-python", ""), path)
+    _require_groups(groups, path)
     listed = [project.get("dependencies", []), *project.get("optional-dependencies", {}).values(), *groups.values()]
     listed += [own.get("uv", {}).get(key, []) for key in ("constraint-dependencies", "dev-dependencies")]
     # a table in a group includes another group, which is read anyway
@@ -86,6 +100,40 @@ def _project(path: Path) -> list[str]:
     for requirement in requirements:
         requirement.extras = set()
     return sorted({str(requirement) for requirement in requirements})
+
+
+def _require_python(requires: str, path: Path) -> None:
+    """Raise `bad-settings` where the project excludes this Python, both as it is and as a lock names it."""
+    allowed = SpecifierSet(requires)
+    if not any(allowed.contains(each, prereleases=True) for each in (version(), platform.python_version())):
+        raise error(
+            "bad-settings",
+            f"{path} requires Python {requires}, and the release would lock {version()} "
+            f"(this is {platform.python_version()})",
+            hint="train and release with a Python that it allows, or change its requires-python",
+        )
+
+
+def _require_groups(groups: dict[str, list[Any]], path: Path) -> None:
+    """Raise `bad-settings`, naming all, for groups that include one that is not there, or themselves by others."""
+    includes = {
+        normalised(name): [normalised(str(each.get("include-group", each))) for each in group if isinstance(each, dict)]
+        for name, group in groups.items()
+    }
+    missing = (f"{name} includes {each}" for name in includes for each in includes[name] if each not in includes)
+    problems = [f"{each}, which is not there" for each in missing]
+    order = TopologicalSorter(includes)
+    try:
+        order.prepare()
+    except CycleError as problem:
+        problems.append(f"{' includes '.join(reversed(problem.args[1]))}, so it has no end")
+    if problems:
+        raise error(
+            "bad-settings",
+            f"{path} can't be read as constraints: its [dependency-groups] lead nowhere",
+            hint="include groups that are there, and none that includes the first again",
+            details=tuple(problems),
+        )
 
 
 def _exported(path: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ def resolve(
     with tempfile.TemporaryDirectory(prefix="salver-") as folder:
         asked, limits, answer = (Path(folder) / name for name in ("asked.in", "limits.txt", "answer.txt"))
         limits.write_text(project.read(constraints) if constraints else "")
+        needed = {*wanted, *(normalised(Requirement(package).name) for package in packages)}
+        addresses = project.addressed(limits.read_text())
+        _require_versions([line for name, line in addresses if name in needed], what)  # before they are fetched
         said = "\n".join((limits.read_text(), *packages))
         asked.write_text("\n".join(sorted((*packages, *_asked(wanted, said)))))
         answer.write_text("\n".join(sorted(installed)))  # what stands there already is preferred
@@ -78,7 +81,8 @@ def resolve(
         except uv.Offline as problem:
             hint = "resolving needs a package index: connect, or release without constraints and packages"
             raise uv.failed(what, problem.args, hint) from None
-        _require_versions(answer.read_text(), what)
+        entries = re.findall(r"(?m)^[^\s#-].*", answer.read_text())
+        _require_versions([line.rstrip(" \\") for line in entries if not _PINNED.match(line)], what)
         return compiled(answer.read_text())
 
 
@@ -117,10 +121,8 @@ def _require_named(packages: Iterable[str]) -> None:
         )
 
 
-def _require_versions(text: str, what: str) -> None:
-    """Raise `environment-failed`, naming all, for what constraints made the resolver take from an address."""
-    entries = (line.rstrip(" \\") for line in text.splitlines() if re.match(r"[^\s#-]", line))
-    found = tuple(entry for entry in entries if not _PINNED.match(entry))
+def _require_versions(found: Sequence[str], what: str) -> None:
+    """Raise `environment-failed`, naming all, for what constraints take from an address."""
     if found:
         raise uv.failed(f"{what}: a lock names versions that a package index has, and this is none", found, _PUBLISH)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from salver import tables
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.frameworks import Columns, Predict, Saved
 from salver.frameworks.answers import promised
 from salver.frameworks.pieces import STREAM, Streaming, gathered
 from salver.model import Model
-from salver.release import MODEL_DIR
+from salver.release import CODE_DIR, MODEL_DIR
 from salver.signature import Signature
 
 
@@ -110,20 +110,31 @@ def _find(entry: str) -> type[Any]:
     return found
 
 
+def _absent(who: str, problem: FileNotFoundError, code: Path) -> SalverError:
+    """The error for a file that the model's class opens and the release lacks: beside its module, or elsewhere."""
+    path, code = Path(str(problem.filename or "a file")).resolve(), code.resolve()
+    beside = path.is_relative_to(code)
+    name = path.relative_to(code).as_posix() if beside else path.name
+    return error(
+        "missing-file",
+        f"{who} looked for {name}, which is not there",
+        hint="add it to include, or give it in files= and read it from the folder that load gets"
+        if beside
+        else "what it reads from the folder `files` is given to salver.release as files=",
+    )
+
+
 class _Loaded:
     """A model that is built and loaded, as the chain of its preprocess, predict and postprocess."""
 
     def __init__(self, kind: type[Any], folder: Path, signature: Signature) -> None:
-        self.model = kind()
+        step = "__init__"
         try:
+            self.model = kind()
+            step = "load"
             self.model.load(folder / MODEL_DIR)
         except FileNotFoundError as problem:
-            name = Path(str(problem.filename or "a file")).name
-            raise error(
-                "missing-file",
-                f"{kind.__qualname__}.load looked for {name}, which is not there",
-                hint="what it reads from the folder `files` is given to salver.release as files=",
-            ) from problem
+            raise _absent(f"{kind.__qualname__}.{step}", problem, folder / CODE_DIR) from problem
         self._yields = _yields(kind)
         self._before: list[Callable[[Any], Any]] = []
         if getattr(self.model, "rows_as", "columns") == "dataframe":

@@ -10,15 +10,17 @@ from __future__ import annotations
 import copyreg
 import importlib
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from salver.errors import error
+from salver.errors import SalverError, error
 from salver.frameworks.owners import is_installed, places
 
 JOBLIB = ".joblib"
@@ -30,6 +32,8 @@ OPTION = "globals"
 Reducers = Mapping[type, Callable[[Any], Any]]
 """How to reduce objects of a type whose own class refuses to be pickled."""
 
+_STALE = re.compile(r"not the same object as (?:__main__\.)?(\S+)")
+_BY_NAME = "lambdas and local functions can't be saved: define them by name in a module"
 _UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 
 
@@ -50,12 +54,16 @@ def save(model: Any, path: Path, reducers: Reducers | None = None) -> set[str]:
             _read(path)
     except _UNPICKLABLE as problem:
         path.unlink(missing_ok=True)
-        raise error(
-            "unsupported-model",
-            f"{type(model).__name__} can't be saved: {problem}",
-            hint="lambdas and local functions can't be saved: define them by name in a module",
-        ) from None
+        raise unsavable(type(model).__name__, problem, _BY_NAME) from None
     return seen
+
+
+def unsavable(what: str, problem: Exception, hint: str) -> SalverError:
+    """The error for a model that can't be pickled: with `hint`, unless it holds what was defined again since."""
+    stale = _STALE.search(str(problem))
+    why = f"{stale[1]} was defined again after the model was made" if stale else str(problem)
+    hint = "make the model again: run the cell or the lines that fit it" if stale else hint
+    return error("unsupported-model", f"{what} can't be saved: {why}", hint=hint)
 
 
 def load(path: Path, allowed: Iterable[str] | None) -> Any:
@@ -102,13 +110,19 @@ def only(allowed: Collection[str], what: str) -> Iterator[None]:
         yield
 
 
+def module(name: str) -> ModuleType:
+    """The module of this name, for pickles, which releases name it in: listed and enforced as the global `name:`."""
+    sys.audit(_FOUND, name, "")
+    return importlib.import_module(name)
+
+
 def needed(names: Iterable[str]) -> list[str]:
     """What globals need importable, for the option `imports`: the user's own things as `module:name`, else packages."""
     wanted = set()
     for name in names:
         root = name.partition(":")[0].partition(".")[0]
         if root != "salver" and root not in sys.stdlib_module_names:
-            wanted.add(root if any(map(is_installed, places(root))) else name)
+            wanted.add(root if any(map(is_installed, places(root))) else name.removesuffix(":"))
     return sorted(wanted)
 
 
@@ -142,6 +156,7 @@ class _Watchers(threading.local):
 
 
 _watchers = _Watchers()
+_FOUND = "pickle.find_class"
 _PROBE = "salver.pickled.probe"
 
 
@@ -162,7 +177,7 @@ def _listen() -> None:
     """Add the hook, which stays as long as the process; a hook of somebody else may forbid it."""
 
     def hook(event: str, args: tuple[Any, ...], watchers: _Watchers = _watchers) -> None:
-        if event == "pickle.find_class":
+        if event == _FOUND:
             for look in watchers.all:
                 look(f"{args[0]}:{args[1]}")
         elif event == _PROBE:

@@ -31,7 +31,7 @@ def load(path: Path, trusted: Collection[str]) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    unknown = untrusted(path)
+    unknown = skops.io.get_untrusted_types(file=path)
     allowed = {*trusted, *filter(_is_estimator, unknown)}
     try:
         return skops.io.load(path, trusted=sorted(allowed))
@@ -46,10 +46,13 @@ def load(path: Path, trusted: Collection[str]) -> Any:
 
 
 def untrusted(path: Path) -> list[str]:
-    """The types in the file that skops doesn't trust by itself; read without importing them."""
+    """The types in the file that skops doesn't trust by itself, also where it was imported quickly.
+
+    No more than modules of scikit-learn is imported for that.
+    """
     import skops.io
 
-    return list(skops.io.get_untrusted_types(file=path))
+    return [name for name in skops.io.get_untrusted_types(file=path) if not _is_public_estimator(name)]
 
 
 def modules(path: Path) -> set[str]:
@@ -87,6 +90,11 @@ def _is_estimator(name: str) -> bool:
         return False
     base = importlib.import_module("sklearn.base").BaseEstimator
     return isinstance(found, type) and issubclass(found, base)
+
+
+def _is_public_estimator(name: str) -> bool:
+    """Whether a name is one of those that skops looks up where it is imported as a whole."""
+    return not name.rpartition(".")[2].startswith("_") and _is_estimator(name)
 
 
 def _stable(data: bytes) -> bytes:

@@ -72,10 +72,9 @@ class Statsmodels:
         target = folder / MODEL_DIR
         target.mkdir(parents=True, exist_ok=True)
         design = _design(model)
-        modules: set[str] = set()
-        slim, reducers = _without_rows(model, design["columns"] or (), modules)
+        slim, reducers = _without_rows(model, design["columns"] or ())
         names = pickled.save(slim, target / ENTRY, reducers)
-        imports = pickled.needed(names | modules | {"statsmodels", "pandas"} | {design["formula"] or "statsmodels"})
+        imports = pickled.needed(names | {"statsmodels", "pandas"} | {design["formula"] or "statsmodels"})
         options = {**design, pickled.OPTION: sorted(names), "imports": imports}
         what = "its formula is Python code" if design["formula"] else "statsmodels has no other format"
         return Saved(ENTRY, options, f"pickle: {what}", MAX_BATCH)
@@ -267,13 +266,10 @@ def _engine(name: str) -> Iterator[None]:
 # What is saved: a copy without rows
 
 
-def _without_rows(results: Any, columns: Any, modules: set[str]) -> tuple[Any, pickled.Reducers]:
-    """A copy that predicts the same and holds no training row, and how to pickle it.
-
-    Names of imported modules that the formula uses are added to `modules`. The object itself is not touched.
-    """
+def _without_rows(results: Any, columns: Any) -> tuple[Any, pickled.Reducers]:
+    """A copy that predicts the same and holds no training row, and how to pickle it; the object is not touched."""
     inner = _inner(results)
-    reducers = _reducers(inner.model.data, frozenset(columns), modules)
+    reducers = _reducers(inner.model.data, frozenset(columns))
     lengths = {len(rows) for rows in (inner.model.endog, getattr(inner.model.data, "frame", None)) if rows is not None}
     lengths -= set(range(np.size(inner.params) + 1))  # so few rows can't be told from coefficients by their number
 
@@ -292,20 +288,16 @@ def _without_rows(results: Any, columns: Any, modules: set[str]) -> tuple[Any, p
         copier.dispatch_table = {**copyreg.dispatch_table, **reducers}
         copier.dump(inner)
     except (pickle.PicklingError, AttributeError, TypeError) as problem:
-        raise error(
-            "unsupported-model",
-            f"{_kind(results)} can't be saved: {problem}",
-            hint="a formula may use columns, and functions that a module defines by name",
-        ) from None
+        hint = "a formula may use columns, and functions that a module defines by name"
+        raise pickled.unsavable(_kind(results), problem, hint) from None
     slim = Reader(io.BytesIO(buffer.getvalue())).load()
     slim.remove_data()
     return slim, reducers
 
 
-def _reducers(data: Any, columns: frozenset[str], modules: set[str]) -> dict[type, Callable[[Any], Any]]:
+def _reducers(data: Any, columns: frozenset[str]) -> dict[type, Callable[[Any], Any]]:
     def imported(module: ModuleType) -> Any:
-        modules.add(module.__name__)
-        return importlib.import_module, (module.__name__,)
+        return pickled.module, (module.__name__,)
 
     def design(one: Any) -> Any:
         return _as_it_is(one, {name: value for name, value in vars(one).items() if name in _DESIGN})

@@ -173,6 +173,8 @@ def _require_answers(answers: Sequence[Any], manifest: Manifest) -> None:
         hint = "leave such rows out of the examples (values of private fields are replaced by zeros and blanks)"
         if all(found.get("code") == "non-finite-output" for found in failures.values()):
             hint = _allowing_non_finite(manifest)
+        elif all("FileNotFoundError" in str(found.get("detail")) for found in failures.values()):
+            hint = "add the file that it opens (the log names it) to include, or give it in files= and read it in load"
         raise error(
             "bad-examples",
             f"{manifest.model} can't answer all of its golden rows, which are chosen from the examples",
