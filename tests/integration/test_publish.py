@@ -279,7 +279,7 @@ def test_a_project_is_read_from_its_salver_toml(written: Written, tmp_path: Path
     assert [field.name for field in manifest.signature.inputs] == ["Age"]
     assert {file.path for file in manifest.files} >= {"code/handmade.py", "code/points.json"}
     code = next(file for file in manifest.files if file.path == "code/handmade.py")
-    assert b"".join(registry.stream(outcome.release, code)) == (project / "handmade.py").read_bytes()
+    assert b"print" not in b"".join(registry.stream(outcome.release, code))
 
 
 def test_all_problems_of_a_salver_toml_are_told_at_once(tmp_path: Path) -> None:

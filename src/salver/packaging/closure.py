@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from salver.errors import error
@@ -24,7 +25,7 @@ class Closure(NamedTuple):
 
     files: dict[str, bytes]
     imports: frozenset[str]
-    watched: dict[str, frozenset[str]] = {}
+    watched: Mapping[str, frozenset[str]] = MappingProxyType({})
     changing: frozenset[str] = frozenset()
 
 
@@ -90,15 +91,6 @@ def _named(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.name
-
-
-def travels_whole(module: str) -> bool:
-    """Whether a module of the user's may be imported as it is: it has a source that neither trains nor publishes."""
-    spec = find(module)
-    path = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
-    if path is None or path.suffix != ".py":
-        return True
-    return not effects.trains(ast.parse(path.read_bytes(), path.name))
 
 
 def is_own(spec: ModuleSpec) -> bool:

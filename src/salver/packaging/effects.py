@@ -14,26 +14,27 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _AT_ONCE = frozenset({"__init__", "__new__", "__post_init__"})
 """What runs when a class is called; when it is inherited from, `__init_subclass__` does."""
-_MUTATORS = frozenset(
-    "add append appendleft clear discard extend extendleft fill insert pop popitem popleft remove reverse setdefault "
-    "sort subtract update".split()
-)
+_MUTATORS = frozenset({
+    "add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "fill", "insert", "pop", "popitem",
+    "popleft", "remove", "reverse", "setdefault", "sort", "subtract", "update",
+})  # fmt: skip
 """Methods that change their object wherever they are called; others may, where nobody reads what they return."""
-_READERS = frozenset(
-    "all any close copy count critical debug describe display error exception flush get head hist index info items "
-    "join keys log max mean min plot print score show std sum summary tail transform values warning write".split()
-)
+_READERS = frozenset({
+    "all", "any", "close", "copy", "count", "critical", "debug", "describe", "display", "error", "exception", "flush",
+    "get", "head", "hist", "index", "info", "items", "join", "keys", "log", "max", "mean", "min", "plot", "print",
+    "score", "show", "std", "sum", "summary", "tail", "transform", "values", "warning", "write",
+})  # fmt: skip
 _READS = ("dump", "predict", "save", "to_", "write_")
 """What the names of methods begin with that only read."""
-_CHANGERS = frozenset(
-    "at copyto delattr fill_diagonal heapify heappop heappush insort insort_left insort_right place put "
-    "put_along_axis putmask setattr setitem shuffle".split()
-)
+_CHANGERS = frozenset({
+    "at", "copyto", "delattr", "fill_diagonal", "heapify", "heappop", "heappush", "insort", "insort_left",
+    "insort_right", "place", "put", "put_along_axis", "putmask", "setattr", "setitem", "shuffle",
+})  # fmt: skip
 """Functions that change an argument; besides, those whose name ends with _, as torch's do."""
 
 
 class _Definition(NamedTuple):
-    """A function, or what a class runs: the globals and whether arguments are changed, what is called, if it releases."""
+    """A function, or what a class runs: which globals and whether arguments change, what it calls, if it releases."""
 
     changes: frozenset[str]
     arguments: bool
@@ -234,12 +235,6 @@ def _releases(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     return ast.unparse(node.func) in ("salver.release", "release")
-
-
-def trains(tree: ast.Module) -> bool:
-    """Whether importing a module trains something or publishes."""
-    parts = [part for node in tree.body if not is_main_guard(node) for part in _eager(node)]
-    return any(_releases(part) or training_call(part) for part in parts)
 
 
 def training_call(node: ast.AST) -> str:

@@ -35,7 +35,7 @@ for name in given["modules"]:
     except BaseException as problem:
         frames = [f for f in traceback.extract_tb(problem.__traceback__) if f.filename.startswith(given["code"])]
         place = f"code{frames[-1].filename[len(given['code']):]}, line {frames[-1].lineno}" if frames else name
-        problems.append(f"{place}: {type(problem).__name__}: {problem}")
+        problems.append(f"{place}: {type(problem).__name__}: {problem}".replace(given["code"], "code"))
 names = {name.partition(".")[0] for name in given["own"]}
 for name, module in sorted(sys.modules.items()):
     file = getattr(module, "__file__", None) or ""
@@ -80,9 +80,9 @@ def prove(code: Path, modules: Sequence[str], closure: Closure | None = None) ->
     if differing:
         raise error(
             "code-not-closed",
-            f"the release's code would start with another {', '.join(map(_short, differing))} than there is here",
-            hint="what fills it does not travel: do that in load(self, files), or in the statement that defines it, "
-            "and not under if __name__ or from another file",
+            f"in the release {', '.join(map(_short, differing))} would start with another value than here",
+            hint="what changes it here does not travel: do that in load(self, files), or where it is defined, "
+            "not under if __name__, through another name or from another file",
             details=tuple(_difference(name, here[name], report.values[name]) for name in differing),
         )
 

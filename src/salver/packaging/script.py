@@ -97,7 +97,7 @@ class Statement:
         self.changes: set[str] = set()
 
     def _asks(self, code: CodeType) -> set[str]:
-        """What it reads and, where one statement binds several names to one value, those; not a loop's own variables."""
+        """What it reads and, where it binds several names to one value, those; not a loop's own variables."""
         if not isinstance(self.node, ast.For | ast.With):
             return self.reads | self.binds
         order: dict[str, str] = {}

@@ -27,13 +27,16 @@ def snapshot(watched: Mapping[str, Collection[str]], same: Mapping[str, str]) ->
         for name in names:
             if name in held:
                 for below, value in _values(name, held[name], module):
-                    found[f"{module}:{below}"] = describe(value, same)
+                    found[f"{module}:{below}"] = describe(value, same, watched)
     return found
 
 
-def describe(value: Any, same: Mapping[str, str]) -> str:
-    """A text that is equal for equal plain values: their kind, their size and a digest; empty for all others."""
-    writer = _Writer(same)
+def describe(value: Any, same: Mapping[str, str], own: Collection[str] = ()) -> str:
+    """A text that is equal for equal plain values: their kind, their size and a digest; empty for all others.
+
+    Objects of classes of the modules `own` are what their attributes are.
+    """
+    writer = _Writer(same, own)
     written = writer.write(value, 0)
     if written == _OPAQUE:
         return ""
@@ -55,9 +58,10 @@ def _values(name: str, value: Any, module: str) -> Iterator[tuple[str, Any]]:
 class _Writer:
     """Writes plain values so that equal ones are equal texts; `left` falls to 0 where there is too much of it."""
 
-    def __init__(self, same: Mapping[str, str]) -> None:
+    def __init__(self, same: Mapping[str, str], own: Collection[str]) -> None:
         self.left = MAX_PARTS
         self._same = same
+        self._own = own
 
     def write(self, value: Any, depth: int) -> str:
         self.left -= 1
@@ -70,11 +74,18 @@ class _Writer:
         if isinstance(value, SimpleNamespace):
             return f"n{self.write(vars(value), depth + 1)}"
         if isinstance(value, dict):
-            return self._joined("{", (f"{self.write(k, depth + 1)}:{self.write(v, depth + 1)}" for k, v in _items(value)))
+            return self._joined(
+                "{", (f"{self.write(k, depth + 1)}:{self.write(v, depth + 1)}" for k, v in _items(value))
+            )
         if isinstance(value, set | frozenset):
             return self._joined("<", (self.write(each, depth + 1) for each in tuple(value)))
-        if isinstance(value, list | tuple) or (type(value).__module__, type(value).__name__) == ("collections", "deque"):
+        if isinstance(value, list | tuple) or (type(value).__module__, type(value).__name__) == (
+            "collections",
+            "deque",
+        ):
             return f"[{','.join(self.write(each, depth + 1) for each in tuple(value))}"
+        if type(value).__module__ in self._own and hasattr(value, "__dict__"):
+            return f"o{type(value).__qualname__}{self.write(vars(value), depth + 1)}"
         return self._array(value, depth)
 
     def _joined(self, kind: str, parts: Iterator[str]) -> str:
@@ -101,7 +112,5 @@ def _items(value: dict[Any, Any]) -> tuple[tuple[Any, Any], ...]:
 
 def _plain(value: Any) -> Any:
     """The value without what a subclass adds, such as an enumeration's name."""
-    for kind in (bool, int, float, complex, bytes, bytearray):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    kinds: tuple[type[Any], ...] = (bool, int, float, complex, bytes, bytearray)
+    return next((kind(value) for kind in kinds if isinstance(value, kind)), value)

@@ -33,7 +33,6 @@ from msgspec import Struct
 from salver import plugins
 from salver.errors import SalverError, error
 from salver.frameworks.owners import is_installed
-from salver.packaging import closure
 from salver.packaging.assembly import SOURCES
 from salver.publish.request import ReleaseRequest
 from salver.release import Serving, SideEffects, check_name
@@ -80,7 +79,7 @@ def load_project(path: Path) -> ReleaseRequest:
         files=folder / release.files if release.files else None,
         include=release.include,
         project=folder,
-        module="" if isinstance(model, type) and closure.travels_whole(module) else module,
+        module=module,
         private=release.private,
         serving=release.serving,
         constraints=folder / release.constraints if release.constraints else None,
