@@ -200,10 +200,14 @@ def test_the_proof_names_what_is_missing_and_where(tmp_path: Path) -> None:
     code = tmp_path / "code"
     code.mkdir()
     (code / "needy.py").write_text("x = 1\nimport nowhere_at_all\n")
+    (code / "reads.py").write_text("from pathlib import Path\nX = (Path(__file__).parent / 'x.json').read_text()\n")
     with pytest.raises(SalverError) as caught:
-        proof.prove(code, ["needy"])
+        proof.prove(code, ["needy", "reads"])
     assert caught.value.code == "code-not-closed"
-    assert caught.value.details == ("code/needy.py, line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",)
+    assert caught.value.details == (
+        "code/needy.py, line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",
+        "code/reads.py, line 2: FileNotFoundError: [Errno 2] No such file or directory: 'code/x.json'",
+    )
 
 
 def test_the_proof_sees_neither_the_working_directory_nor_the_path_of_the_parent(
@@ -232,3 +236,80 @@ def test_a_module_may_print_while_it_is_imported(tmp_path: Path) -> None:
     code.mkdir()
     (code / "loud.py").write_text("import sys\nprint('[]')\nsys.stdout.write('no newline')\n")
     proof.prove(code, ["loud"])
+
+
+def proven(project: Project, tmp_path: Path, files: dict[str, str], change: str = "") -> None:
+    """Close over `shop:answer`, after `change` ran in it here, and prove what travels."""
+    project(files)
+    exec(change, vars(importlib.import_module("shop")))
+    closed = closure.close(["shop:answer"])
+    proof.prove(put(closed, tmp_path / "code"), closure.modules(closed), closed)
+
+
+TABLE = "TABLE = {'a': 1}\nclass Words:\n    pass\nWORDS = Words()\ndef answer(key): return TABLE[key], WORDS\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("TABLE['b'] = 2", "shop.TABLE: dict of 2 here, dict of 1 there"),
+        ("TABLE['a'] = 2", "shop.TABLE: dict of 1 with other content"),
+        ("WORDS.seen = 1", "shop.WORDS: Words with other content"),
+        ("answer.rate = 3; Words.rate = 3; TABLE = None", "shop.TABLE: NoneType here, dict of 1 there"),
+    ],
+)
+def test_a_global_that_was_filled_elsewhere_refuses_the_release(
+    change: str, named: str, project: Project, tmp_path: Path
+) -> None:
+    with pytest.raises(SalverError, match="would start with another value than here") as caught:
+        proven(project, tmp_path, {"shop.py": TABLE}, change)
+    assert caught.value.code == "code-not-closed"
+    assert caught.value.details == (named,)
+
+
+def test_globals_of_modules_that_the_code_imports_are_compared_too(project: Project, tmp_path: Path) -> None:
+    files = {"shop.py": "import prices\ndef answer(key): return prices.OF[key]\n", "prices.py": "OF = {}\n"}
+    with pytest.raises(SalverError) as caught:
+        proven(project, tmp_path, files, "prices.OF['a'] = 3")
+    assert caught.value.details == ("prices.OF: dict of 1 here, dict of 0 there",)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os, time\nSTARTED, PID = time.time(), os.getpid()\ndef answer(key): return STARTED, PID",
+        "from pathlib import Path\nHERE = str(Path(__file__).parent)\ndef answer(key): return HERE",
+        "SEEN = {}\ndef answer(key): SEEN[key] = 1; return SEEN",
+        "COUNT = 0\ndef answer(key):\n    global COUNT\n    COUNT += 1\n    return COUNT",
+        "import functools\n@functools.cache\ndef answer(key): return key",
+        "import threading, re, logging\nLOCK, WORD, LOG = threading.Lock(), re.compile('a'), logging.getLogger('x')\n"
+        "def answer(key): return LOCK, WORD, LOG",
+    ],
+)
+def test_what_differs_by_time_place_or_use_is_no_difference(source: str, project: Project, tmp_path: Path) -> None:
+    proven(project, tmp_path, {"shop.py": source + "\n"}, "answer('a')")
+
+
+@pytest.mark.parametrize(
+    ("fills", "done"),
+    [
+        ("for key in 'ab': PRICES[key] = ord(key)", "97.0"),
+        ("same = PRICES; same['a'] = 3", "in the release PRICES would start with another value than here"),
+    ],
+)
+def test_a_script_whose_table_is_filled_releases_what_it_holds_or_is_refused(
+    fills: str, done: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(
+        "import numpy as np\nimport salver\nPRICES = {}\n" + fills + "\n"
+        "class Shop(salver.Model):\n"
+        "    def predict(self, rows): return np.array([PRICES.get(key, 0.0) for key in rows['key']])\n"
+        "try:\n    salver.release('shop', Shop, examples=[{'key': 'z'}, {'key': 'y'}])\n"
+        "except salver.SalverError as problem:\n    print(problem)\n"
+    )
+    run = [sys.executable, "train.py"]
+    told = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "rows.jsonl").write_text('{"key": "a"}\n')
+    salver = [sys.executable, "-m", "salver", "predict", "shop", "rows.jsonl"]
+    answered = subprocess.run(salver, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert done in told + answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
@@ -154,3 +155,70 @@ def test_a_class_below_the_main_guard_is_refused_with_where_to_move_it() -> None
     assert caught.value.code == "code-not-closed"
     assert "train.py defines Inner under if __name__" in caught.value.message
     assert caught.value.hint == "move the class to the top of its module"
+
+
+CHANGES = {
+    "a loop": "X = {}\nfor key in 'abc':\n    X[key] = ord(key)",
+    "a loop until": "X = []\nwhile len(X) < 3:\n    X.append(len(X))",
+    "a context": "import contextlib\nX = set()\nwith contextlib.suppress(): X.add(1)",
+    "a condition": "X = {}\nif True:\n    X['a'] = 4",
+    "what was tried": "X = {}\ntry:\n    X['a'] = 1 / 0\nexcept ZeroDivisionError:\n    X['a'] = 9",
+    "a function without arguments": "X = {}\ndef fill():\n    for key in 'ab': X[key] = 1\nfill()",
+    "a function that calls another": "X = []\ndef inner(): X.append(1)\ndef outer(): inner()\nouter()",
+    "a function that gets it": "def put(where, key): where[key] = 3\nX = {}\nput(X, 'a')",
+    "a lambda": "X = []\nput = lambda value: X.append(value)\nput(3)",
+    "a global statement": "X = 1\ndef raised():\n    global X\n    X = 5\nraised()",
+    "a register": "X = {}\ndef register(f):\n    X[f.__name__] = 1\n    return f\n@register\ndef a(): pass",
+    "a named register": "X = {}\ndef at(key):\n    return lambda f: X.setdefault(key, 1)\n@at('b')\ndef a(): pass",
+    "a subclass": "X = {}\nclass B:\n    def __init_subclass__(cls): X[cls.__name__] = cls.v\nclass A(B): v = 3",
+    "an initializer": "X = []\nclass Item:\n    def __init__(self, name): X.append(name)\nItem('a')",
+    "a list display": "X = []\n[X.append(each) for each in range(4)]",
+    "deep inside": "X = {'x': {}}\nX['x'].setdefault('a', []).append(3)",
+    "operators": "X = {}\nX |= {'a': 3}\nX['a'] *= 2\nX['b'] = 1\ndel X['b']",
+    "numpy": "import numpy as np\nA = np.zeros(5)\nnp.add.at(A, [1, 1], 2)\nA[3:] = 7\nnp.put(A, 0, 4)\nX = A",
+    "attributes": "class C: pass\nC.x = 5\nsetattr(C, 'y', 6)\nX = C",
+    "a method of its own": "class C:\n    def load(self, words): self.words = words\nX = C()\nX.load(['a'])",
+    "an attribute of a function": "def X(): pass\nX.table = {}\nX.table['a'] = 3",
+}
+
+
+def plain(value: Any) -> Any:
+    """What can be compared of values of two namespaces."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    inner = getattr(value, "__dict__", None)
+    return value if inner is None else {name: each for name, each in inner.items() if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("source", CHANGES.values(), ids=CHANGES)
+def test_what_fills_a_global_travels_with_it(source: str) -> None:
+    whole = f"{source}\nprint(X)\ndef answer(): return X\n"
+    extract = script.extract(whole, ["answer"], "train.py")
+    assert "print" not in extract
+    filled = plain(namespace(whole)["X"])
+    assert plain(namespace(extract)["answer"]()) == filled
+    assert plain(namespace("\n".join(map(ast.unparse, ast.parse(source).body[:-1]))).get("X")) != filled
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "print(X)",
+        "X.get(1)",
+        "sorted(X)",
+        "display(X)",
+        "X.describe()",
+        "X.to_csv('x.csv')",
+        "logging.info('%s', X)",
+        "plt.plot(X)",
+        "model.predict(X)",
+        "salver.release('m', answer, examples=X)",
+        "if X: salver.release('m', answer)",
+        "with open('x.txt', 'w') as file:\n    file.write(str(X))",
+        "for each in X: print(each)",
+        "def main():\n    X.clear()",
+    ],
+)
+def test_what_only_reads_a_global_or_publishes_stays_behind(statement: str) -> None:
+    source = f"import logging\nimport salver\nX = {{}}\ndef answer(): return X\n{statement}\n"
+    assert script.extract(source, ["answer"], "train.py") == "X = {}\n\ndef answer(): return X\n"

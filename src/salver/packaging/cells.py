@@ -36,7 +36,9 @@ def extract(cells: Iterable[str], wanted: Iterable[str], present: Collection[str
     """
     wanted = set(wanted)
     futures, parsed = _parsed(cells)
-    statements = _without_repeats([statement for _, own in parsed for statement in own])
+    ran = [statement for _, own in parsed for statement in own]
+    script.settle(ran)
+    statements = _without_repeats(ran)
     while True:
         kept = script.reach(statements, wanted)
         outdated = _outdated([statement for statement in statements if statement in kept])

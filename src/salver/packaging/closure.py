@@ -7,19 +7,26 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from salver.errors import error
 from salver.frameworks.owners import is_installed
-from salver.packaging import session
+from salver.packaging import effects, script, session
 from salver.packaging.session import Notebook, Script
 
 
 class Closure(NamedTuple):
-    """The files of code/ by relative path, and the modules of installed packages that are wanted or imported."""
+    """The files of code/ by relative path, and the modules of installed packages that are wanted or imported.
+
+    `watched` are, by module, the globals that the code reads when it predicts; `changing` are names and attributes that
+    it changes then, so that their values say nothing about the code.
+    """
 
     files: dict[str, bytes]
     imports: frozenset[str]
+    watched: Mapping[str, frozenset[str]] = MappingProxyType({})
+    changing: frozenset[str] = frozenset()
 
 
 class _Import(NamedTuple):
@@ -53,13 +60,37 @@ def close(wanted: Iterable[str], script_module: str = "") -> Closure:
             hint="install them, or put them beside the model's module",
             details=tuple(walk.problems),
         )
-    return Closure(walk.files, frozenset(walk.packages))
+    return _watching(Closure(walk.files, frozenset(walk.packages)), names)
 
 
 def modules(closure: Closure) -> list[str]:
     """The names of the modules in a closure."""
-    names = (path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in closure.files)
-    return sorted(names)
+    return sorted(map(_module, closure.files))
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _watching(closure: Closure, names: Mapping[str, set[str]]) -> Closure:
+    """The closure with what is to be compared; `names` are what the model needs of the modules that are cut."""
+    trees = {_module(path): ast.parse(source, path) for path, source in closure.files.items()}
+    across = {name for tree in trees.values() for name in _named(tree)}
+    watched = {module: frozenset(across | script.read_later(tree)) for module, tree in trees.items()}
+    used = [script.reached(tree, names[module]) if module in names else tree for module, tree in trees.items()]
+    changing = frozenset(name for tree in used for name in effects.changed_by_functions(tree))
+    return closure._replace(watched=watched, changing=changing)
+
+
+def _named(tree: ast.Module) -> Iterator[str]:
+    """The names by which a module may read what others or its own classes and functions hold."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
 
 
 def is_own(spec: ModuleSpec) -> bool:

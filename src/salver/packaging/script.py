@@ -18,6 +18,7 @@ from types import CodeType
 from typing import TypeGuard
 
 from salver.errors import error
+from salver.packaging import effects
 
 MAIN = "__main__"
 _LOADS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
@@ -37,8 +38,9 @@ def extract(source: str, wanted: Iterable[str], where: str) -> str:
     tree = ast.parse(source, where)
     futures = [node for node in tree.body if is_future(node)]
     flags = future_flags(futures)
-    guards = [node for node in tree.body if _is_main_guard(node)]
+    guards = [node for node in tree.body if effects.is_main_guard(node)]
     statements = [Statement(node, flags) for node in tree.body if node not in futures and node not in guards]
+    settle(statements)
     wanted = set(wanted)
     _refuse_guarded(wanted - binders_of(statements).keys(), [Statement(node, flags) for node in guards], where)
     kept = reach(statements, wanted)
@@ -76,7 +78,8 @@ def texts(source: str, statements: Collection[Statement], kept: Collection[State
 class Statement:
     """A top-level statement: what it binds, what it reads from the module, and where it stands.
 
-    `eager` is what it reads while it runs, so without the bodies of functions. Raises SyntaxError for what can't stand
+    `eager` is what it reads while it runs, so without the bodies of functions; `asks` is what other statements have to
+    define for it; `changes`, which `settle` finds, is what it changes in place. Raises SyntaxError for what can't stand
     at the top of a module.
     """
 
@@ -90,7 +93,19 @@ class Statement:
         self.first = min([node.lineno, *(item.lineno for item in decorators)])
         self.last = node.end_lineno or node.lineno
         self.is_star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
-        self.changes = _changed(node)
+        self.asks = self._asks(code)
+        self.changes: set[str] = set()
+
+    def _asks(self, code: CodeType) -> set[str]:
+        """What it reads and, where it binds several names to one value, those; not a loop's own variables."""
+        if not isinstance(self.node, ast.For | ast.With):
+            return self.reads | self.binds
+        order: dict[str, str] = {}
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in (*_LOADS, *_STORES):
+                order.setdefault(str(instruction.argval), instruction.opname)
+        stored = {name for name in _bound_at_once(self.node) if order.get(name) in _STORES}
+        return self.reads - (stored - _late(code))
 
 
 def reach(statements: Collection[Statement], wanted: Iterable[str]) -> dict[Statement, str]:
@@ -105,7 +120,7 @@ def reach(statements: Collection[Statement], wanted: Iterable[str]) -> dict[Stat
             if statement in kept:
                 continue
             kept[statement] = name
-            fresh = (statement.reads | statement.binds) - seen
+            fresh = statement.asks - seen
             seen |= fresh
             queue += sorted(fresh)
     return kept
@@ -120,45 +135,24 @@ def binders_of(statements: Iterable[Statement]) -> Mapping[str, list[Statement]]
     return binders
 
 
+def settle(statements: Collection[Statement]) -> None:
+    """Find what each statement changes in place, also through the functions that it calls."""
+    found = effects.Effects([statement.node for statement in statements])
+    for statement in statements:
+        statement.changes = found.changed(statement.node)
+
+
 def refuse_training(statement: Statement, name: str, where: str) -> None:
     """A global that is trained at the top would be trained again in each worker: raises `code-not-closed`."""
     if isinstance(statement.node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return
     for node in ast.walk(statement.node):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("fit"):
+        if method := effects.training_call(node):
             raise error(
                 "code-not-closed",
-                f"the model uses {name!r}, which {where} trains with .{node.func.attr}(…)",
+                f"the model uses {name!r}, which {where} trains with .{method}(…)",
                 hint="save it, release it with files=…, and read it in load(self, files)",
             )
-
-
-def _changed(node: ast.stmt) -> set[str]:
-    """The names whose value a statement changes in place: `X["a"] = 1`, `X.append(1)`; never those of an import."""
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, ast.AugAssign | ast.AnnAssign):
-        targets = [node.target]
-    elif isinstance(node, ast.Delete):
-        targets = node.targets
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        function = node.value.func
-        if isinstance(function, ast.Attribute) and function.attr in _MUTATORS:
-            targets = [function]
-    changed = set()
-    for target in targets:
-        root: ast.expr = target
-        while isinstance(root, ast.Subscript | ast.Attribute):
-            root = root.value
-        if isinstance(root, ast.Name) and root is not target:
-            changed.add(root.id)
-    return changed
-
-
-_MUTATORS = frozenset(
-    {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "setdefault", "update"}
-)
 
 
 _Enters = Callable[[CodeType], bool]
@@ -172,6 +166,47 @@ def _names(code: CodeType, operations: tuple[str, ...], enters: _Enters) -> Iter
     for constant in code.co_consts:
         if isinstance(constant, CodeType) and enters(constant):
             yield from _names(constant, operations, enters)
+
+
+def _bound_at_once(node: ast.For | ast.With) -> set[str]:
+    """The names that a loop or a `with` binds whenever its body runs: its variables, and plain assignments there."""
+    targets = [node.target] if isinstance(node, ast.For) else [item.optional_vars for item in node.items]
+    targets += [target for part in node.body if isinstance(part, ast.Assign) for target in part.targets]
+    parts = [part for target in targets if target is not None for part in ast.walk(target)]
+    return {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def _late(code: CodeType) -> set[str]:
+    """The names that the functions inside a code object read, whenever they are called."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    found: set[str] = set()
+    for each in inner:
+        found |= _late(each) if _runs_at_once(each) else set(_names(each, _LOADS, _everything))
+    return found
+
+
+def read_later(tree: ast.Module) -> set[str]:
+    """The names of a module that its functions read."""
+    return _late(compile(tree, "<module>", "exec", dont_inherit=True))
+
+
+def reached(tree: ast.Module, wanted: Iterable[str]) -> ast.Module:
+    """The functions and classes of a module that `wanted` read, transitively, and nothing that runs beside them."""
+    found: dict[ast.stmt, None] = {}
+    definitions = [Statement(node, future_flags(filter(is_future, tree.body))) for node in tree.body if _defines(node)]
+    queue, seen = sorted(wanted), set(wanted)
+    while queue:
+        name = queue.pop()
+        for statement in definitions:
+            if name in statement.binds:
+                found[statement.node] = None
+                queue += sorted(statement.reads - seen)
+                seen |= statement.reads
+    return ast.Module(list(found), [])
+
+
+def _defines(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 def _everything(code: CodeType) -> bool:
@@ -206,11 +241,3 @@ def future_flags(futures: Iterable[ast.ImportFrom]) -> int:
         for alias in node.names:
             flags |= getattr(__future__, alias.name).compiler_flag
     return flags
-
-
-def _is_main_guard(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.If):
-        return False
-    names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}
-    values = {part.value for part in ast.walk(node.test) if isinstance(part, ast.Constant)}
-    return "__name__" in names and MAIN in values

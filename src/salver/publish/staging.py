@@ -240,7 +240,7 @@ def _close(request: ReleaseRequest, needed: Sequence[str], folder: Path) -> Lock
             raise error("bad-settings", f"{request.name}: include needs a project folder to look in")
         assembly.copy_included(request.project, request.include, code, closed.files)
     own = set(closure.modules(closed))
-    proof.prove(code, sorted({name.partition(":")[0] for name in needed} & own))
+    proof.prove(code, sorted({name.partition(":")[0] for name in needed} & own), closed)
     wishes = Wishes(Path(request.constraints) if request.constraints else None, request.packages)
     lock = lock_for(closed.imports, Path(request.cache or default_cache()), wishes)
     path = folder / LOCK
