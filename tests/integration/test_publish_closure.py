@@ -279,6 +279,7 @@ def test_globals_of_modules_that_the_code_imports_are_compared_too(project: Proj
     [
         "import os, time\nSTARTED, PID = time.time(), os.getpid()\ndef answer(key): return STARTED, PID",
         "from pathlib import Path\nHERE = str(Path(__file__).parent)\ndef answer(key): return HERE",
+        "from pathlib import Path\nDATA = str(Path(PLACE) / 'data')\ndef answer(key): return DATA",
         "SEEN = {}\ndef answer(key): SEEN[key] = 1; return SEEN",
         "COUNT = 0\ndef answer(key):\n    global COUNT\n    COUNT += 1\n    return COUNT",
         "import functools\n@functools.cache\ndef answer(key): return key",
@@ -287,7 +288,7 @@ def test_globals_of_modules_that_the_code_imports_are_compared_too(project: Proj
     ],
 )
 def test_what_differs_by_time_place_or_use_is_no_difference(source: str, project: Project, tmp_path: Path) -> None:
-    proven(project, tmp_path, {"shop.py": source + "\n"}, "answer('a')")
+    proven(project, tmp_path, {"shop.py": source.replace("PLACE", repr(str(tmp_path))) + "\n"}, "answer('a')")
 
 
 @pytest.mark.parametrize(

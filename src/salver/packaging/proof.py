@@ -42,7 +42,7 @@ for name, module in sorted(sys.modules.items()):
     if name.partition(".")[0] in names and not file.startswith(given["code"]) and file:
         problems.append(f"{name} came from {file}, not from the release")
 from salver.packaging import state
-values = {} if problems else state.snapshot(given["watched"], {given["code"]: "code"})
+values = {} if problems else state.snapshot(given["watched"], {given["code"]: "code", **given["places"]})
 print("\\n" + json.dumps([problems, values]))
 """
 
@@ -63,8 +63,9 @@ def prove(code: Path, modules: Sequence[str], closure: Closure | None = None) ->
     if not modules:
         return
     watched = {module: sorted(names) for module, names in closure.watched.items()} if closure else {}
-    here = state.snapshot(watched, _places(watched))
-    report = _probe(code, modules, watched)
+    places = _places(watched)
+    here = state.snapshot(watched, places)
+    report = _probe(code, modules, watched, places)
     if report.problems:
         raise error(
             "code-not-closed",
@@ -75,7 +76,7 @@ def prove(code: Path, modules: Sequence[str], closure: Closure | None = None) ->
     changing = closure.changing if closure else frozenset()
     differing = _differing(here, report.values, changing)
     if differing:
-        again = _probe(code, modules, watched).values
+        again = _probe(code, modules, watched, places).values
         differing = [name for name in differing if again.get(name) == report.values[name]]
     if differing:
         raise error(
@@ -87,10 +88,12 @@ def prove(code: Path, modules: Sequence[str], closure: Closure | None = None) ->
         )
 
 
-def _probe(code: Path, modules: Sequence[str], watched: Mapping[str, list[str]]) -> _Report:
+def _probe(code: Path, modules: Sequence[str], watched: Mapping[str, list[str]], places: Mapping[str, str]) -> _Report:
     own = [path.stem if path.suffix == ".py" else path.name for path in code.iterdir()]
-    installed = [*installed_folders(), _RUNTIME]
-    given = {"code": str(code), "installed": installed, "modules": list(modules), "own": own, "watched": watched}
+    given = {
+        "code": str(code), "installed": [*installed_folders(), _RUNTIME], "modules": list(modules), "own": own,
+        "watched": watched, "places": places,
+    }  # fmt: skip
     command = [sys.executable, "-I", "-S", "-c", _PROBE]
     done = subprocess.run(command, input=msgspec.json.encode(given), capture_output=True, timeout=TIMEOUT, check=False)
     try:
