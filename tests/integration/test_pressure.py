@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 import salver
 from salver.signature import Column, Signature
 from salver.supervisor.cgroup import V2, Groups, Held
+from salver.supervisor.pressure import LOOK
 from tests.integration.filling import Filling
 from tests.integration.server import Server, free_port
 from tests.integration.test_grpc import place, wait_serving
@@ -138,15 +140,22 @@ def get(server: Server, path: str, port: int | None = None) -> Result:
 def fill(server: Server, share: float) -> None:
     """Have the workers take so much memory that this share of the budget is in use; the last step is a small one."""
     take(server, 0.92, 256)
-    comes(lambda: sample(server, "salver_memory_used_ratio") > 0.9)
     take(server, share, 1024)
 
 
 def take(server: Server, share: float, step: int) -> None:
     """Take what is missing to a share, so many MiB at once."""
-    missing = round((share - sample(server, "salver_memory_used_ratio")) * BUDGET / MIB)
+    missing = round((share - comes(lambda: steady(server))) * BUDGET / MIB)
     for at in range(0, missing, step):
         assert server.post(PREDICT, {"mib": min(step, missing - at)}).status == 200
+
+
+def steady(server: Server) -> float:
+    """The share in use; 0 while something is taken: it is looked up twice a second, also in the midst of a step."""
+    before = sample(server, "salver_memory_used_ratio")
+    time.sleep(2 * LOOK)
+    after = sample(server, "salver_memory_used_ratio")
+    return after if abs(after - before) < 0.005 else 0.0
 
 
 def test_large_bodies_are_refused_until_the_worker_that_holds_most_is_replaced(serve: Callable[..., Server]) -> None:
