@@ -27,6 +27,12 @@ ADAPTER = adapter.FRAMEWORK
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch|sentence_transformers).*")
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes compute as this one does: how many threads share a sum decides its last bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def _case(model: Any, size: int) -> Case:
     rows = np.array(titles.films()["text"].tolist()[:40], object)
     signature = Signature((Column("text", "str"),), (Tensor("embedding", "float32", (-1, size)),))

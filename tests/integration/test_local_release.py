@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,8 +17,10 @@ from salver.dispatch.local import LocalRelease
 from salver.errors import SalverError
 from salver.publish import ReleaseRequest, release_model
 from salver.registry import Registry, ReleaseCache
+from salver.release import Serving
 from salver.storage.folder import FolderStorage
 from salver.worker.lifeline import PARENT
+from tests.integration.granted import Granted
 from tests.integration.hanging import Hanging
 from tests.integration.oracle import answer
 
@@ -47,6 +50,20 @@ def test_a_load_that_hangs_ends_a_release_with_what_to_do(tmp_path: Path) -> Non
         release_model(request, Registry(FolderStorage(tmp_path / "registry")))
     assert caught.value.code == "load-failed"
     assert "load_timeout" in caught.value.hint
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_release_is_proven_with_the_threads_that_it_is_served_with(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))  # what it answers here
+    registry = Registry(FolderStorage(tmp_path / "registry"))
+    examples = [{"key": 1}]
+    made = release_model(
+        ReleaseRequest(name="granted", model=Granted, examples=examples, serving=Serving(threads=threads)), registry
+    )
+    path = ReleaseCache(tmp_path / "cache").open(registry, made.release) / "golden.jsonl"
+    assert json.loads(path.read_bytes())["answer"] == {"prediction": str(threads)}
 
 
 def test_a_request_that_kills_the_only_worker_fails_and_the_next_one_is_answered(folder: Path) -> None:

@@ -51,6 +51,7 @@ class LocalRelease:
         self._load_timeout = load_timeout
         self._cache = Path(cache or default_cache())
         self._place = Place()
+        self._threads = max(1, cpu_budget() // workers)
         self._workers: list[WorkerProcess] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._stack = contextlib.ExitStack()
@@ -63,8 +64,10 @@ class LocalRelease:
         runtime = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="salver-")))
         loop = asyncio.get_running_loop()
         try:
+            manifest = parse_manifest((self._folder / MANIFEST).read_bytes(), where=self._name)
+            self._threads = manifest.serving.threads or self._threads
             if ANY_ENVIRONMENT not in self._options:
-                self._place = await loop.run_in_executor(None, self._choose, runtime)
+                self._place = await loop.run_in_executor(None, self._choose, manifest.python, runtime)
             for index in range(self._count):
                 self._workers.append(WorkerProcess(self._name, runtime / f"{index}.sock", self._command))
             await asyncio.gather(*(worker.start(self._load_timeout) for worker in self._workers))
@@ -141,9 +144,8 @@ class LocalRelease:
             self._over = problem
             dispatcher.close()
 
-    def _choose(self, scratch: Path) -> Place:
+    def _choose(self, python: str, scratch: Path) -> Place:
         """Where it runs: here, or in an environment that is built now and stays until this is over."""
-        python = parse_manifest((self._folder / MANIFEST).read_bytes(), where=self._name).python
         text = (self._folder / LOCK).read_text(encoding="utf-8")
         place = choose(text, python, what=self._name, cache=self._cache, scratch=scratch)
         for descriptor in hold(place):
@@ -156,6 +158,6 @@ class LocalRelease:
             self._folder,
             self._place,
             (listen_fd, status_fd),
-            threads=max(1, cpu_budget() // self._count),
+            threads=self._threads,
             options=self._options,
         )
