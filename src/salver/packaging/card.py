@@ -20,7 +20,7 @@ MAX_EXAMPLE = 1_500
 MAX_FILES = 20
 
 _DETERMINISM = {
-    "exact": "must come back exactly before a worker takes traffic.",
+    "exact": "must come back exactly, fractions within rounding, before a worker takes traffic.",
     "tolerance": "must come back within these tolerances before a worker takes traffic:",
     "schema-only": "may be answered with other values each time, so only the types of answers are proven.",
 }

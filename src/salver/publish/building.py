@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from salver import golden
 from salver.errors import SalverError
@@ -44,28 +44,28 @@ def build(request: ReleaseRequest, folder: Path, check: Check | None = None) -> 
     if check is not None:
         check(staged)
     assembly.write_manifest(folder, staged.manifest)
+    candidate = Candidate(folder, staged.manifest, request.load_timeout, request.cache, request.proof)
     if not staged.requests:
         remark = "it has unsafe side effects, so it was not run: no golden rows, and nothing expected was checked"
         manifest = _finish(staged, None)
-        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
+        trial.prove(replace(candidate, manifest=manifest), [], None)
         assembly.sweep(folder)
         return Built(folder, manifest, (*staged.remarks, remark))
     examples = [] if request.expected is None else staged.rows
-    candidate = Candidate(folder, staged.manifest, request.load_timeout, request.cache, request.proof)
     tried = trial.ask(candidate, staged.requests, examples)
     trial.require_same(tried, staged.own_answers, staged.manifest)
     if request.expected is not None:
         trial.require_expected(tried, staged.manifest, request.expected)
     manifest = _finish(staged, tried)
     try:
-        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
+        trial.prove(replace(candidate, manifest=manifest), staged.requests, tried)
     except SalverError as problem:
         if problem.code != "golden-mismatch":
             raise
         assembly.write_manifest(folder, staged.manifest)
         tried = trial.ask_again(candidate, staged.requests, tried)
         manifest = _finish(staged, tried)
-        trial.prove(Candidate(folder, manifest, request.load_timeout, request.cache, request.proof))
+        trial.prove(replace(candidate, manifest=manifest), staged.requests, tried)
     assembly.sweep(folder)
     return Built(folder, manifest, (*staged.remarks, *tried.remarks))
 
@@ -77,15 +77,13 @@ def _finish(staged: Staged, tried: Trial | None) -> Manifest:
         pairs = zip(staged.requests, tried.answers, strict=True)
         rows = [golden.Row(request, answer) for request, answer in pairs]
         (folder / GOLDEN).write_bytes(golden.dump(rows))
-        manifest = msgspec.structs.replace(
-            manifest, golden_rows=len(rows), determinism=tried.determinism, tolerances=tried.tolerances
-        )
+        manifest = replace(manifest, golden_rows=len(rows), determinism=tried.determinism, tolerances=tried.tolerances)
     (folder / REFERENCE).write_bytes(reference.profile(staged.columns, manifest.signature, staged.outputs))
     (folder / CARD).unlink(missing_ok=True)
-    listed = msgspec.structs.replace(manifest, files=assembly.describe(folder))
+    listed = replace(manifest, files=assembly.describe(folder))
     example = staged.requests[0] if staged.requests else None
     lock_text = (folder / LOCK).read_text(encoding="utf-8")
     (folder / CARD).write_text(card(listed, example=example, lock_text=lock_text), encoding="utf-8")
-    manifest = msgspec.structs.replace(manifest, files=assembly.describe(folder))
+    manifest = replace(manifest, files=assembly.describe(folder))
     assembly.write_manifest(folder, manifest)
     return manifest

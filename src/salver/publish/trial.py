@@ -89,11 +89,18 @@ def ask_again(candidate: Candidate, requests: list[dict[str, Any]], before: Tria
     return _run(candidate, NO_GOLDEN, run)
 
 
-def prove(candidate: Candidate) -> None:
-    """Start a clean worker on the finished folder; it must reproduce the golden rows, else its error is raised."""
+def prove(candidate: Candidate, requests: list[dict[str, Any]], tried: Trial | None) -> None:
+    """Start a clean worker on the finished folder; it must reproduce the golden rows, else its error is raised.
+
+    On the machine that makes an exact release that means every bit.
+    """
 
     async def run(local: LocalRelease) -> None:
-        del local
+        if tried is None or tried.determinism != "exact":
+            return
+        problems = golden.differences(await _ask(local, requests), tried.answers, golden.Rule())
+        if problems:
+            raise error("golden-mismatch", f"{candidate.manifest.model}: two processes answer differently")
 
     _run(candidate, (), run)
 
