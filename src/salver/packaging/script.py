@@ -192,17 +192,9 @@ def read_later(tree: ast.Module) -> set[str]:
 
 def reached(tree: ast.Module, wanted: Iterable[str]) -> ast.Module:
     """The functions and classes of a module that `wanted` read, transitively, and nothing that runs beside them."""
-    found: dict[ast.stmt, None] = {}
-    definitions = [Statement(node, future_flags(filter(is_future, tree.body))) for node in tree.body if _defines(node)]
-    queue, seen = sorted(wanted), set(wanted)
-    while queue:
-        name = queue.pop()
-        for statement in definitions:
-            if name in statement.binds:
-                found[statement.node] = None
-                queue += sorted(statement.reads - seen)
-                seen |= statement.reads
-    return ast.Module(list(found), [])
+    flags = future_flags(filter(is_future, tree.body))
+    definitions = [Statement(node, flags) for node in tree.body if _defines(node)]
+    return ast.Module([statement.node for statement in reach(definitions, wanted)], [])
 
 
 def _defines(node: ast.stmt) -> bool:
