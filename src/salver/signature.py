@@ -265,6 +265,11 @@ def _lost_categories(wide: Column, narrow: Column) -> Iterator[tuple[str, str]]:
         yield f"no longer knows {len(gone)} of its categories: {named}", "one of them"
 
 
+def is_blob(field: Field) -> bool:
+    """Whether a field holds bytes."""
+    return isinstance(field, Column) and field.type == "bytes"
+
+
 def describe(signature: Signature) -> list[str]:
     """The signature as lines for people: a heading per side, then one aligned line per field."""
     lines = []

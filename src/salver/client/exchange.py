@@ -18,8 +18,7 @@ from salver.client.rows import encode, problems_of
 from salver.errors import CODES, SalverError, UserError, error
 from salver.protocols import Codec, Subject
 from salver.protocols.native import PROTOCOL
-from salver.protocols.values import is_blob
-from salver.signature import Signature
+from salver.signature import Signature, is_blob
 
 MODELS = "/models"
 AGAIN = (429, 503)

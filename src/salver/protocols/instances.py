@@ -34,8 +34,8 @@ from salver.protocols.rows import (
     refusal,
     too_many_rows,
 )
-from salver.protocols.values import is_blob, is_packed, json_type
-from salver.signature import Column, Field, Tensor
+from salver.protocols.values import is_packed, json_type
+from salver.signature import Column, Field, Tensor, is_blob
 from salver.tables import Columns, may_be_null
 
 Form = Literal["predictions", "outputs"]

@@ -19,8 +19,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from salver.errors import SalverError, error
 from salver.limits import BODY
-from salver.protocols.values import Base64, is_blob, json_type, unpacked_text
-from salver.signature import Column, Field, Tensor
+from salver.protocols.values import Base64, json_type, unpacked_text
+from salver.signature import Column, Field, Tensor, is_blob
 from salver.tables import may_be_null
 
 MAX_ROWS = BODY.rows

@@ -27,7 +27,7 @@ from salver.protocols.instances import InstanceAnswers, ListReader, Row, json_ki
 from salver.protocols.media import RAW
 from salver.protocols.refusals import settled
 from salver.protocols.rows import UNREADABLE, RowType, refusal
-from salver.protocols.values import is_blob
+from salver.signature import is_blob
 from salver.tables import Columns
 
 _LIST = re.compile(rb"\s*\[")

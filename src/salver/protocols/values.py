@@ -9,15 +9,8 @@ from abc import ABC, abstractmethod
 from base64 import b64decode
 from typing import Any
 
-from salver.signature import Column, Field
-
 _MARK = "b64"
 _NAMES = {bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object", type(None): "null"}
-
-
-def is_blob(field: Field) -> bool:
-    """Whether a field holds bytes."""
-    return isinstance(field, Column) and field.type == "bytes"
 
 
 def json_type(value: Any) -> str:

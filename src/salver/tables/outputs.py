@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from salver.errors import SalverError, error
-from salver.signature import Column, Field, Signature, Tensor
+from salver.signature import Column, Field, Signature, Tensor, is_blob
 from salver.tables.columns import Array, Columns, column, dtype, may_be_null, ragged, stack
 
 
@@ -42,7 +42,7 @@ def outputs_from(raw: Any, outputs: tuple[Field, ...], count: int) -> Columns:
     problems: list[str] = []
     columns: dict[str, Array] = {}
     for field in outputs:
-        values = _as_array(given[field.name], field.name, keep=_is_bytes(field))
+        values = _as_array(given[field.name], field.name, keep=is_blob(field))
         if len(values) != count:
             raise error(
                 "row-count",
@@ -87,10 +87,6 @@ def _named(raw: Any, names: list[str]) -> Mapping[str, Any]:
     if set(given) != set(names):
         raise _bad_output(f"columns {sorted(map(str, given))}; the signature's outputs are {sorted(names)}")
     return given
-
-
-def _is_bytes(field: Field) -> bool:
-    return isinstance(field, Column) and field.type == "bytes"
 
 
 def _as_array(value: Any, name: str, *, keep: bool = False) -> Array:

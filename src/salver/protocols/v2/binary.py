@@ -21,8 +21,7 @@ from salver.protocols.answers import ENCODER, values_of
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_shape, count, decode
 from salver.protocols.v2.metadata import datatype as datatype_of
-from salver.protocols.values import is_blob
-from salver.signature import Column, Field, Tensor
+from salver.signature import Column, Field, Tensor, is_blob
 from salver.tables import column, may_be_null
 
 Array = NDArray[Any]

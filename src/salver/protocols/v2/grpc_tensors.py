@@ -21,8 +21,7 @@ from salver.protocols.protobuf import Malformed
 from salver.protocols.rows import column_type, describe, read_custom
 from salver.protocols.v2.datatypes import WIRE, bad, check_datatype, check_length, check_shape, count, decode
 from salver.protocols.v2.parameters import BASE64, CONTENT_TYPE, NULLS, blank, check_offered, from_base64, null_rows
-from salver.protocols.values import is_blob
-from salver.signature import Column, Field, Tensor
+from salver.signature import Column, Field, Tensor, is_blob
 from salver.tables import may_be_null
 
 Array = Any

@@ -15,8 +15,7 @@ from salver.protocols.v2.grpc_tensors import InputTensor as RawTensor
 from salver.protocols.v2.parameters import blank, from_base64, null_rows
 from salver.protocols.v2.request import InputParameters, InputTensor, no_data
 from salver.protocols.v2.tensors import TensorReader
-from salver.protocols.values import is_blob
-from salver.signature import Column, Field
+from salver.signature import Column, Field, is_blob
 from salver.tables import may_be_null
 
 

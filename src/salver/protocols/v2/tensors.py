@@ -20,8 +20,8 @@ from salver.protocols.rows import MAX_ROWS, UNREADABLE, bad_json, column_type, d
 from salver.protocols.v2.datatypes import INTS, bad, check_datatype, check_length, check_shape, count
 from salver.protocols.v2.metadata import json_datatype
 from salver.protocols.v2.request import LONG, InputTensor, no_data
-from salver.protocols.values import Utf8, is_blob
-from salver.signature import Column, Field, Tensor
+from salver.protocols.values import Utf8
+from salver.signature import Column, Field, Tensor, is_blob
 from salver.tables import may_be_null
 
 _FORMATS = {"float16": "e", "float32": "f", "float64": "d"}
