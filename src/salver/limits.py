@@ -79,9 +79,16 @@ class Limits(BodyLimits, frozen=True, forbid_unknown_fields=True):
         body = BodyLimits(self.rows, self.elements, self.tensors)
         return {OF_WORKERS: msgspec.json.encode(body).decode()}
 
-    def body_due(self, age: float) -> float:
-        """The bytes that must have come of a body `age` seconds after its request began."""
-        return self.body_rate * (age - self.body_rate_after) if age > self.body_rate_after else 0.0
+    def body_time_of(self, received: int) -> float:
+        """The seconds that a body may take of which only so many bytes have come."""
+        if not self.body_rate:
+            return self.body_time
+        return min(self.body_time, self.body_rate_after + received / self.body_rate)
+
+    @property
+    def shortest(self) -> float:
+        """The seconds after which a client that begins something now may be cut off at the earliest."""
+        return min(self.header_time, self.body_time, self.body_rate_after, self.keep_alive, self.write_time)
 
     def too_large(self, what: str) -> SalverError:
         """The error of a body or message that is over `body`."""

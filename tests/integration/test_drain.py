@@ -22,7 +22,7 @@ from salver.gateway.front import Front
 from salver.gateway.pages import Pages
 from salver.gateway.paths import PUBLIC
 from salver.gateway.serving import Serving
-from salver.gateway.sweep import Sweep
+from salver.gateway.sweep import HASTE, Sweep
 from salver.limits import Limits
 from salver.supervisor.listeners import SETTLE, Closing, bind
 from tests.integration.conftest import EXAMPLES
@@ -132,7 +132,8 @@ def test_an_idle_connection_is_not_closed_once_its_next_request_has_come() -> No
     async def ask() -> bytes:
         loop = asyncio.get_running_loop()
         serving = Serving(loop, Limits(), block, lambda *_: None)
-        front = Front(serving, Limits(), block, PUBLIC, Pages(serving, [block], "").answer)
+        sweep = Sweep(time.monotonic_ns)
+        front = Front(serving, Limits(), block, PUBLIC, Pages(serving, [block], "").answer, sweep)
         server = await loop.create_server(lambda: Connection(front), "127.0.0.1", 0)
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -140,7 +141,8 @@ def test_an_idle_connection_is_not_closed_once_its_next_request_has_come() -> No
             await reader.readuntil(b"\r\n\r\n")
             front.closing = front.ending = True
             writer.write(REQUEST)  # is there at once, and not read before this task waits
-            Sweep([front], time.monotonic_ns).step()
+            sweep.round = HASTE
+            sweep.step()
             answer = await reader.read()
             writer.close()
             return answer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from salver import metrics
@@ -18,6 +19,7 @@ from salver.gateway.grpc.streaming import Streaming
 from salver.gateway.http2 import Connection
 from salver.gateway.paths import PUBLIC
 from salver.gateway.serving import Serving
+from salver.gateway.sweep import Sweep
 from salver.limits import Limits
 
 ONE, MANY = "/echo.Echo/One", "/echo.Echo/Many"
@@ -87,7 +89,7 @@ class World:
         os.close(memory)
         limits = limits or Limits()
         serving = Serving(asyncio.get_running_loop(), limits, self.block, lambda *_: None)
-        self.front = Front(serving, limits, self.block, PUBLIC, lambda *_: b"")
+        self.front = Front(serving, limits, self.block, PUBLIC, lambda *_: b"", Sweep(time.monotonic_ns))
         methods = {
             ONE.encode(): Method("predict", page(lambda *said: said[1])),
             MANY.encode(): Method("predict", Each),

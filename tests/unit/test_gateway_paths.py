@@ -97,7 +97,7 @@ def serve(paths: Paths = PUBLIC, methods: Mapping[bytes, Method] | None = None) 
 
     async def put_together() -> None:
         world = World()
-        front = Front(world.front.serving, world.front.limits, world.block, paths, world.front.pages)
+        front = Front(world.front.serving, world.front.limits, world.block, paths, world.front.pages, world.front.sweep)
         Service(front, every_method() if methods is None else methods)
 
     asyncio.run(put_together())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from salver.gateway.pages import ASSETS, Pages
 from salver.gateway.paths import PUBLIC, Target
 from salver.gateway.request import Request
 from salver.gateway.serving import Serving
+from salver.gateway.sweep import Sweep
 from salver.gateway.table import Loaded, Worker
 from salver.limits import Limits
 from salver.signature import Column, Field, Signature, Tensor
@@ -31,7 +33,7 @@ class Place:
         os.close(memory)
         self.serving = Serving(loop, Limits(), block, lambda *_: None)
         self.pages = Pages(self.serving, [block])
-        self.front = Front(self.serving, Limits(), block, PUBLIC, self.pages.answer)
+        self.front = Front(self.serving, Limits(), block, PUBLIC, self.pages.answer, Sweep(time.monotonic_ns))
 
     def ask(self, target: Target) -> bytes:
         return self.pages.answer(target, self.front, Request(Limits()))

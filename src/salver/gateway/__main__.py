@@ -70,7 +70,8 @@ class Gateway:
         guarded = terms.authenticates or terms.of_admin().authenticates
         self._access = Access(terms, usage) if guarded else None
         served = (public_paths(options.dialect), ADMIN)
-        public, admin = (Front(self._serving, limits, block, paths, pages.answer) for paths in served)
+        self._sweep = Sweep(time.monotonic_ns)
+        public, admin = (Front(self._serving, limits, block, paths, pages.answer, self._sweep) for paths in served)
         admin.access = self._access
         public.access = self._access if terms.authenticates else None
         for front, own in ((public, terms), (admin, terms.of_admin())):
@@ -81,7 +82,6 @@ class Gateway:
         self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block)
         public.watch = admin.watch = self._watch
         self._fronts = (public, admin)
-        self._sweep = Sweep(self._fronts, time.monotonic_ns)
         self._listeners = [
             Listener(descriptor, self._factory(front), tls, limits.header_time, _say)
             for descriptor, front, tls in (

@@ -33,6 +33,7 @@ LINGER: Final = 3
 CHUNK_LINE: Final = 12
 """Bytes that a chunk may cost beside its data; more of them count as those of a head do."""
 LINGER_TIME: Final = 2.0
+"""Seconds that a client gets to read why it is cut off."""
 FIRST_TIME: Final = 1.0
 """Seconds that a connection which was accepted last gets for its request."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -305,30 +306,53 @@ class Connection(asyncio.Protocol):
             self._exchange.unread(self._reading, problem.code, answer)
         self._phase = LINGER
         self._since = time.monotonic_ns()
+        self._front.sweep.watch(self, self._due(self._since))
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:  # TLS
             self._transport.close()
 
-    def check_time(self, now: int) -> None:
-        """Cut the connection off where it is past a deadline."""
-        limits = self._front.limits
-        age = (now - self._since) * 1e-9
-        stalled = self._writing and (now - self._stalled) * 1e-9 > limits.write_time
-        if stalled:
+    def check_time(self, now: int) -> int:
+        """Cut the connection off where it is past a deadline; when it may be the next time if nothing happens."""
+        age, lasts = (now - self._since) * 1e-9, self._lasts()
+        if self._writing and (now - self._stalled) * 1e-9 > self._front.limits.write_time:
             self._front.bound("slow-read")
             drop(self._transport)
-        elif self._phase == LINGER and age > LINGER_TIME:
-            self._transport.abort()
+        elif self._phase == LINGER:
+            if age > lasts:
+                self._transport.abort()
         elif self._writing or self._exchange.call is not None or self._backlog:
-            return
-        elif self._phase == HEADERS and age > limits.header_time:
-            self._malformed(over("slow-head", "slow-request", f"no whole head within {limits.header_time:g} s"))
-        elif self._phase == BODY and (age > limits.body_time or self._reading.received < limits.body_due(age)):
-            message = f"no whole body within {limits.body_time:g} s, or it came too slowly"
-            self._malformed(over("slow-body", "slow-request", message))
-        elif self._phase == IDLE and (age > limits.keep_alive or self._is_over(age)) and not self._goes_on():
-            self._leave(age)
+            pass
+        elif self._phase == IDLE:
+            if (age > lasts or self._is_over(age)) and not self._goes_on():
+                self._leave(age)
+        elif age > lasts:
+            self._malformed(self._too_slow())
+        return self._due(now)
+
+    def _due(self, now: int) -> int:
+        """The first deadline that may pass: of what the connection is at, or of what it may begin from now on."""
+        limits, lasts = self._front.limits, self._lasts()
+        if self._phase == HEADERS:
+            lasts = min(lasts, limits.body_time_of(0))  # a body's time began with its head
+        due = min(self._since + int(lasts * 1e9), now + self._front.shortest_ns)
+        return min(due, self._stalled + int(limits.write_time * 1e9)) if self._writing else due
+
+    def _lasts(self) -> float:
+        """The seconds that what the connection is at may take, as far as it has come."""
+        limits = self._front.limits
+        if self._phase == HEADERS:
+            return limits.header_time
+        if self._phase == BODY:
+            return limits.body_time_of(self._reading.received)
+        return LINGER_TIME if self._phase == LINGER else limits.keep_alive
+
+    def _too_slow(self) -> SalverError:
+        limits = self._front.limits
+        if self._phase == HEADERS:
+            return over("slow-head", "slow-request", f"no whole head within {limits.header_time:g} s")
+        message = f"no whole body within {limits.body_time:g} s, or it came too slowly"
+        return over("slow-body", "slow-request", message)
 
     def _leave(self, age: float) -> None:
         """End an idle connection; one whose client does not take its last answer would never be closed."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from salver import metrics
 from salver.access.decide import Access
@@ -15,6 +16,7 @@ from salver.gateway.guard import Guard
 from salver.gateway.paths import PREDICT, Paths, Target, check_scopes, resolve
 from salver.gateway.request import Request
 from salver.gateway.serving import Serving
+from salver.gateway.sweep import Sweep, Timed
 from salver.gateway.watch import Watch
 from salver.limits import Limits
 from salver.protocols.media import negotiate
@@ -27,14 +29,6 @@ MAX_KEY = 512
 HEAD_END = b"\r\n\r\n"
 
 
-class Timed(Protocol):
-    """A connection, as far as the sweep of deadlines needs to know it."""
-
-    def check_time(self, now: int) -> None:
-        """Cut the connection off where it is past one of its deadlines; `now` is in monotonic nanoseconds."""
-        ...
-
-
 class Front:
     """What all connections of one listener share."""
 
@@ -45,6 +39,7 @@ class Front:
         block: metrics.Block,
         paths: Paths,
         pages: Callable[[Target, Front, Request], bytes],
+        sweep: Sweep,
     ) -> None:
         check_scopes((path.pattern.pattern, path.scope) for path in paths)
         self.serving = serving
@@ -53,10 +48,12 @@ class Front:
         self.pages = pages
         self.cells = block.cells
         self.connections: set[Timed] = set()
+        self.sweep = sweep
         self.targets: dict[tuple[bytes, bytes], Target] = {}
         self.forms: dict[tuple[Any, ...], Form] = {}
         self.heads: dict[bytes, Request] = {}
         self.timeout_ns = int(limits.timeout * 1e9)
+        self.shortest_ns = int(limits.shortest * 1e9)
         self.closing = False  # every answer ends its connection
         self.ending = False  # idle connections are closed
         self.requests = 0
@@ -118,6 +115,7 @@ class Front:
             self.bound("connections")
             return False
         self.connections.add(connection)
+        self.sweep.watch(connection, time.monotonic_ns() + self.shortest_ns)
         self.count("salver_connections")
         self.count("salver_accepted_connections")
         return True
@@ -126,6 +124,7 @@ class Front:
         """A connection is gone."""
         if connection in self.connections:
             self.connections.remove(connection)
+            self.sweep.forget(connection)
             self.count("salver_connections", -1.0)
         if self.callers is not None:
             self.callers.free(connection)

@@ -319,8 +319,15 @@ class Connection(ControlFrames, asyncio.Protocol):
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def check_time(self, now: int) -> None:
-        """Cut off what is past a deadline, and leave when the server does or nothing was asked for long."""
+    def check_time(self, now: int) -> int:
+        """Cut off what is past a deadline, and leave when the server does or nothing was asked for long.
+
+        Each of the streams has its own deadlines: the connection wants to be looked at in every round.
+        """
+        self._check_time(now)
+        return now
+
+    def _check_time(self, now: int) -> None:
         limits = self._limits
         self._now = now
         age = (now - self._since) * 1e-9

@@ -1,4 +1,4 @@
-"""The deadlines of all connections, without a timer for each: they are looked at in rounds, a few at a time.
+"""The deadlines of all connections, without a timer for each: those that are due are looked at in rounds, a few at a time.
 
 Thousands of slow clients may pass their deadline in the same moment. They are cut one after the other over the whole
 round, so that what they do then comes spread as well, and the requests of others go on between two steps.
@@ -6,54 +6,84 @@ round, so that what they do then comes spread as well, and the requests of other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from salver.gateway.front import Front, Timed
-
-ROUND: Final = 0.5
-"""Seconds from the beginning of a round to that of the next, and so the most that a cut may be late."""
+ROUND: Final = 0.25
+"""Seconds from the beginning of a round to that of the next; a cut may be late by two of them."""
 HASTE: Final = 0.02
-"""The same while the server ends."""
-AT_ONCE: Final = 50
-"""Connections of a step, where their number does not ask for more than `STEPS`."""
-STEPS: Final = 50
+"""The same while the server ends: then each round is that of all connections."""
+RATE: Final = 100
+"""Steps a second, at most: each looks at one connection, or at as many as that takes."""
 STEP: Final = 500_000
 """Nanoseconds after which a step ends, with the connection it is at."""
 PAUSE: Final = 0.001
 """Seconds between two steps, at least."""
+_ROUND_NS: Final = int(ROUND * 1e9)
+
+
+class Timed(Protocol):
+    """A connection, as far as the sweep needs to know it."""
+
+    def check_time(self, now: int) -> int:
+        """Cut the connection off where it is past a deadline; the moment from which it wants to be looked at again.
+
+        Both are in monotonic nanoseconds.
+        """
+        ...
 
 
 class Sweep:
-    """Cuts off the connections of some listeners that are past a deadline; `clock` is in monotonic nanoseconds."""
+    """Looks at connections when they are due; `clock` is in monotonic nanoseconds."""
 
-    def __init__(self, fronts: Sequence[Front], clock: Callable[[], int]) -> None:
-        self._fronts = fronts
+    def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._left: list[tuple[Front, Timed]] = []
+        self._rounds: dict[int, set[Timed]] = {}  # by their number: the time divided by that of a round
+        self._round_of: dict[Timed, int] = {}
+        self._left: list[Timed] = []  # of this round
         self._began = 0
         self._steps = 0  # of this round, those that are done
         self._of = 1  # and how many it has, if none takes too long
         self.round = ROUND
 
+    def watch(self, connection: Timed, due: int) -> None:
+        """Look at a connection in the first round that begins after `due`, and not before."""
+        self.forget(connection)
+        number = self._round_of[connection] = due // _ROUND_NS + 1
+        self._rounds.setdefault(number, set()).add(connection)
+
+    def forget(self, connection: Timed) -> None:
+        """It has closed."""
+        number = self._round_of.pop(connection, None)
+        if number in self._rounds:
+            self._rounds[number].discard(connection)
+
     def step(self) -> float:
         """Look at some connections; the seconds until the next step."""
         now = self._clock()
         if not self._left:
-            self._began, self._steps = now, 0
-            self._left = [(front, connection) for front in self._fronts for connection in front.connections]
-            self._of = max(1, min(STEPS, len(self._left) // AT_ONCE))
+            self._began, self._left = self._due(now)
+            self._steps = 0
+            self._of = max(1, min(int(self.round * RATE), len(self._left)))
         ends = now + STEP
         keep = len(self._left) - -(-len(self._left) // max(1, self._of - self._steps))
         self._steps += 1
-        while len(self._left) > keep:
-            front, connection = self._left.pop()
-            if connection in front.connections:  # it may have closed since the round began
-                connection.check_time(now)
+        while len(self._left) > keep and now < ends:
+            connection = self._left.pop()
+            if connection in self._round_of:  # it may have closed since the round began
+                due = connection.check_time(now)
                 now = self._clock()
-                if now >= ends:
-                    break
+                if connection in self._round_of:
+                    self.watch(connection, due)
         if self._left and self._steps >= self._of:
             return PAUSE
-        due = self._steps / self._of if self._left else 1.0
-        return max(PAUSE, self.round * due - (now - self._began) * 1e-9)
+        share = self._steps / self._of if self._left else 1.0
+        return max(PAUSE, self.round * share - (now - self._began) * 1e-9)
+
+    def _due(self, now: int) -> tuple[int, list[Timed]]:
+        """When the round began that is now, and its connections."""
+        if self.round == HASTE:
+            return now, list(self._round_of)
+        last = now // _ROUND_NS
+        due = [each for number in sorted(self._rounds) if number <= last for each in self._rounds.pop(number)]
+        return last * _ROUND_NS, due

@@ -91,7 +91,7 @@ class Unary(Stream):
     def is_late(self, now: int) -> bool:
         """Whether the message comes too slowly."""
         limits, age = self.service.limits, (now - self.since) * 1e-9
-        return not self.ended and (age > limits.body_time or self.came < limits.body_due(age))
+        return not self.ended and age > limits.body_time_of(self.came)
 
     def refuse_late(self) -> None:
         """Say so."""

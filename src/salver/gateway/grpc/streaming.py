@@ -129,7 +129,7 @@ class Streaming(Stream):
 
     def _is_slow(self, now: int) -> bool:
         limits, came, age = self.service.limits, len(self._messages), (now - self.since) * 1e-9
-        return bool(came) and not self._held and (age > limits.body_time or came < limits.body_due(age))
+        return bool(came) and not self._held and age > limits.body_time_of(came)
 
     def refuse_late(self) -> None:
         """Say so; where the server goes, no more messages are taken, but every answer is sent."""
