@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from tests.integration.hostile import LENGTH, POST, ROW
 
-TICK = 0.005
+TICK = 0.0003
+"""Seconds between two looks at what is due, so that bytes come one by one, as those of many machines would."""
 PACE = 2.0
 """Seconds between two bytes of a connection."""
 OPENINGS = 500
@@ -68,7 +69,8 @@ class Trickle:
 
     def tick(self, *, renew: bool) -> None:
         """See who was cut, open what is missing, and move so many that each has its turn once in two seconds."""
-        for descriptor, _ in self._poll.poll(TICK):
+        time.sleep(TICK)
+        for descriptor, _ in self._poll.poll(0):
             slow = self._open[descriptor]
             if slow.kind == "reading" or self._is_over(slow):
                 self._end(slow, renew=renew)

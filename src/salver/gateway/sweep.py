@@ -1,4 +1,4 @@
-"""The deadlines of all connections, without a timer for each: those that are due are looked at in rounds, a few at a time.
+"""The deadlines of all connections, without a timer for each: a few of those that are due are looked at together.
 
 Thousands of slow clients may pass their deadline in the same moment. They are cut one after the other over the whole
 round, so that what they do then comes spread as well, and the requests of others go on between two steps.
@@ -15,8 +15,8 @@ HASTE: Final = 0.02
 """The same while the server ends: then each round is that of all connections."""
 RATE: Final = 100
 """Steps a second, at most: each looks at one connection, or at as many as that takes."""
-STEP: Final = 500_000
-"""Nanoseconds after which a step ends, with the connection it is at."""
+TURN: Final = 50_000
+"""Nanoseconds after which a step lets others have their turn, with the connection it is at, and goes on behind them."""
 PAUSE: Final = 0.001
 """Seconds between two steps, at least."""
 _ROUND_NS: Final = int(ROUND * 1e9)
@@ -43,7 +43,8 @@ class Sweep:
         self._left: list[Timed] = []  # of this round
         self._began = 0
         self._steps = 0  # of this round, those that are done
-        self._of = 1  # and how many it has, if none takes too long
+        self._of = 1  # and how many it has
+        self._keep = 0  # how many connections the step leaves to later ones
         self.round = ROUND
 
     def watch(self, connection: Timed, due: int) -> None:
@@ -59,24 +60,25 @@ class Sweep:
             self._rounds[number].discard(connection)
 
     def step(self) -> float:
-        """Look at some connections; the seconds until the next step."""
+        """Look at some connections; the seconds until the next time, 0 to let others have their turn."""
         now = self._clock()
         if not self._left:
             self._began, self._left = self._due(now)
-            self._steps = 0
             self._of = max(1, min(int(self.round * RATE), len(self._left)))
-        ends = now + STEP
-        keep = len(self._left) - -(-len(self._left) // max(1, self._of - self._steps))
-        self._steps += 1
-        while len(self._left) > keep and now < ends:
+            self._steps, self._keep = 0, len(self._left)
+        if len(self._left) <= self._keep:
+            self._keep = len(self._left) - -(-len(self._left) // max(1, self._of - self._steps))
+            self._steps += 1
+        ends = now + TURN
+        while len(self._left) > self._keep and now < ends:
             connection = self._left.pop()
             if connection in self._round_of:  # it may have closed since the round began
                 due = connection.check_time(now)
                 now = self._clock()
                 if connection in self._round_of:
                     self.watch(connection, due)
-        if self._left and self._steps >= self._of:
-            return PAUSE
+        if len(self._left) > self._keep:
+            return 0.0
         share = self._steps / self._of if self._left else 1.0
         return max(PAUSE, self.round * share - (now - self._began) * 1e-9)
 
