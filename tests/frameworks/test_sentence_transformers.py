@@ -24,13 +24,10 @@ from tests.frameworks.contract import each_check
 from tests.frameworks.served import served
 
 ADAPTER = adapter.FRAMEWORK
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch|sentence_transformers).*")
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes compute as this one does: how many threads share a sum decides its last bits."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch|sentence_transformers).*"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def _case(model: Any, size: int) -> Case:

@@ -28,13 +28,10 @@ ADAPTER = adapter.FRAMEWORK
 ONE_THREAD = Serving(threads=1)
 SHARES = (Column("prediction", "str"), Tensor("probabilities", "float32", (-1, 2)))
 TEXT = Column("text", "str")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch|huggingface_hub).*")
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes compute as this one does: how many threads share a sum decides its last bits."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch|huggingface_hub).*"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def _case(pipe: Any, outputs: tuple[Field, ...], *, exact: bool = False, mask: bool = False) -> Case:
