@@ -53,6 +53,30 @@ def test_a_log_that_nobody_reads_drops_lines_counts_them_and_holds_nothing_up(no
     os.close(reader)
 
 
+def test_each_of_many_predictions_that_are_asked_for_alike_has_its_own_line(noting: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "access.jsonl"
+    with Server(noting, "--access-log", str(lines), log=tmp_path / "log") as server:
+        watched, told = Watched(server, lines, lines), {}
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(3)]
+        for number in range(60):
+            connection = connections[number % 3]
+            connection.request("POST", f"{PREDICT}?for=%25s", json.dumps({"x": number % 7 / 2}))
+            answer = connection.getresponse()
+            body, head = answer.read(), sum(len(f"{name}: {value}\r\n") for name, value in answer.getheaders())
+            size = len("HTTP/1.1 200 OK\r\n") + head + len("\r\n") + len(body)
+            told[answer.headers["x-salver-prediction-id"]] = size
+        for connection in connections:
+            connection.close()
+        found = comes(lambda: [line for line in watched.lines() if line["path"] == PREDICT][59:] and watched.lines())
+    found = [line for line in found if line["path"] == PREDICT]
+    assert {line["prediction_id"]: line["bytes_out"] for line in found} == told
+    assert len(found) == len(told) == 60
+    same = {"status": 200, "bytes_in": 10, "rows": 1, "release": "noting@1", "client": "127.0.0.1", "code": ""}
+    for line in found:
+        assert same.items() <= line.items()
+        assert 0 < line["seconds"] < PATIENCE
+
+
 FULL_DISK = """
 import asyncio, resource, sys
 from salver.gateway.access_log import AccessLog

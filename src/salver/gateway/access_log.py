@@ -19,7 +19,8 @@ from functools import lru_cache
 
 from msgspec import Struct, json
 
-from salver.gateway.seen import Seen
+from salver.gateway.request import Request
+from salver.gateway.seen import ID, RELEASE, Seen, path_of
 
 STDOUT = "-"
 EVERY = 0.1
@@ -54,55 +55,92 @@ class Line(Struct, frozen=True):
     code: str
 
 
+Plain = tuple[Request, int, bytes, bytes, bytes, int, int]
+"""A plain prediction: what was asked, when that was whole, by whom, the head of its answer, which ends within the
+prediction id, the last 8 digits of that, the bytes of the answer, and when it went out."""
+
+
 class AccessLog:
     """Writes lines to a file, or for `-` to the standard output; `dropped` hears how many were lost."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, target: str, dropped: Callable[[int], None]) -> None:
         self._loop = loop
         self._dropped = dropped
-        self._lines: list[bytes] = []
-        self._bytes = 0
+        self._lines = bytearray()
+        self._gathering = False  # a timer runs, or a write
         self._timer: asyncio.TimerHandle | None = None
-        self._writing = False
-        self._encoder = json.Encoder()
-        self._batches: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._offset = 0  # nanoseconds between the monotonic clock and that of the world
+        self._expected = False  # lines are about to be made
+        self._ended: list[tuple[Seen, int]] = []
+        self._plain: list[Plain] = []
+        self._batches: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
         self._sink: _Stdout | _File = _Stdout() if target == STDOUT else _File(target)
         self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._thread.start()
 
     def tell(self, seen: Seen, now: int) -> None:
         """Take the line of a request that ended at `now`; it is dropped where too much waits already."""
-        data = self._encoder.encode(_line(seen, now)) + b"\n"
-        if self._bytes + len(data) > MOST_BYTES:
-            self._dropped(1)
-            return
-        self._lines.append(data)
-        self._bytes += len(data)
-        if self._timer is None and not self._writing:
-            self._timer = self._loop.call_later(EVERY, self._flush)
+        if not self._expected:
+            self._expect()
+        self._ended.append((seen, now))
+
+    def predicted(self, plain: Plain) -> None:
+        """Take the line of a plain prediction."""
+        if not self._expected:
+            self._expect()
+        self._plain.append(plain)
+
+    def _expect(self) -> None:
+        """Make the lines once all that is ready now has its answer: one by one they would take twice the time."""
+        self._expected = True
+        self._loop.call_soon(self._make)
+
+    def _make(self) -> None:
+        """Make the lines of what was told."""
+        self._expected = False
+        if not self._gathering and (self._ended or self._plain):
+            self._gather()
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self._take(_ENCODER.encode_lines([line_of(*told, self._offset) for told in ended]), len(ended))
+        if self._plain:
+            plain, self._plain = self._plain, []
+            self._take(lines_of(plain, self._offset), len(plain))
 
     def close(self) -> None:
         """Write what waits, if that goes quickly."""
+        self._make()
         if self._timer is not None:
             self._timer.cancel()
         self._flush()
         self._batches.put(None)
         self._thread.join(LAST_WORDS)
 
+    def _take(self, lines: bytes, count: int) -> None:
+        if len(self._lines) < MOST_BYTES:
+            self._lines += lines
+        else:
+            self._dropped(count)
+
+    def _gather(self) -> None:
+        """Let lines gather from now on, and look how late it is in the world."""
+        self._gathering = True
+        self._offset = time.time_ns() - time.monotonic_ns()
+        self._timer = self._loop.call_later(EVERY, self._flush)
+
     def _flush(self) -> None:
         self._timer = None
         if self._lines:
-            self._writing = True
             self._batches.put(self._lines)
-            self._lines, self._bytes = [], 0
+            self._lines = bytearray()
 
     def _written(self, lost: int) -> None:
         """A write has ended: count what it lost, and let the next one begin."""
-        self._writing = False
+        self._gathering = False
         if lost:
             self._dropped(lost)
-        if self._lines and self._timer is None:
-            self._timer = self._loop.call_later(EVERY, self._flush)
+        if self._lines:
+            self._gather()
 
     def _write_all(self) -> None:
         """The thread: writes one batch after another."""
@@ -120,19 +158,18 @@ class _File:
         self._descriptor = -1
         self._torn = b""  # the end of a line that a full disk cut off
 
-    def write(self, lines: list[bytes]) -> int:
+    def write(self, lines: bytearray) -> int:
         """Append lines; returns how many could not be."""
-        data = b"".join([self._torn, *lines])
+        data = self._torn + lines
         try:
             self._follow()
-            written = data[: os.write(self._descriptor, data)]
+            written = os.write(self._descriptor, data)
         except OSError:
-            return len(lines)
+            written = 0
         if not written:
-            return len(lines)
-        whole = written.count(b"\n") - len(self._torn)
-        self._torn = b"" if written.endswith(b"\n") else b"\n"
-        return len(lines) - whole
+            return lines.count(b"\n")
+        self._torn = b"" if data.endswith(b"\n", 0, written) else b"\n"
+        return data.count(b"\n", written)
 
     def _follow(self) -> None:
         """Open the file that has the name now."""
@@ -149,25 +186,26 @@ class _File:
 class _Stdout:
     """The standard output; a pipe takes so many bytes at once that lines of several gateways don't mix."""
 
-    def write(self, lines: list[bytes]) -> int:
+    def write(self, lines: bytearray) -> int:
         """Write lines; returns how many could not be."""
         at = 0
         while at < len(lines):
-            end, size = at, 0
-            while end < len(lines) and (end == at or size + len(lines[end]) <= select.PIPE_BUF):
-                size += len(lines[end])
-                end += 1
+            end = lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or lines.index(b"\n", at) + 1
             try:
-                os.write(1, b"".join(lines[at:end]))
+                os.write(1, lines[at:end])
             except OSError:
-                return len(lines) - at
+                return lines.count(b"\n", at)
             at = end
         return 0
 
 
-def _line(seen: Seen, now: int) -> Line:
+_ENCODER = json.Encoder()
+
+
+def line_of(seen: Seen, now: int, offset: int) -> Line:
+    """The line of a request that ended at `now`; the clock of the world is `offset` nanoseconds ahead."""
     return Line(
-        moment(time.time_ns() - now + seen.began),
+        moment((seen.began + offset) // 1_000_000),
         seen.method,
         seen.path,
         seen.status,
@@ -185,9 +223,58 @@ def _line(seen: Seen, now: int) -> Line:
     )
 
 
-def moment(epoch_ns: int) -> str:
-    """A time as RFC 3339 writes it, in milliseconds of UTC."""
-    milliseconds = epoch_ns // 1_000_000
+def lines_of(plain: list[Plain], offset: int) -> bytes:
+    """The same of plain predictions, which differ in little."""
+    patterns: list[bytes] = []
+    values: list[object] = []
+    last = at = names = b""
+    millisecond = -1
+    for request, began, client, head, digits, size, now in plain:
+        if (began + offset) // 1_000_000 != millisecond:
+            millisecond = (began + offset) // 1_000_000
+            at = moment(millisecond).encode()
+        if head is not last:
+            last, names = head, _names_in(head)
+        if not request.pattern:
+            request.pattern = _pattern_of(request)
+        patterns.append(request.pattern)
+        values += (at, size, (now - began) * 1e-9, names, digits, client)
+    return b"".join(patterns) % tuple(values)
+
+
+def _pattern_of(request: Request) -> bytes:
+    """The line of a plain prediction but its time, bytes_out, seconds, what `_names_in` says, its digits and client."""
+
+    def text(value: str) -> bytes:
+        return _ENCODER.encode(value).replace(b"%", b"%%")
+
+    parts = (
+        b'{"time":"%b"',
+        b'"method":' + text(request.method.decode("latin-1")),
+        b'"path":' + text(path_of(request.url)),
+        b'"status":200',
+        b'"bytes_in":%d' % request.received,
+        b'"bytes_out":%d',
+        b'"rows":1',
+        b'"seconds":%.6f',
+        b'"release":%b%b"',
+        b'"request_id":""',
+        b'"key":' + text("" if request.principal is None else request.principal.name),
+        b'"trace_id":""',
+        b'"client":"%b"',
+        b'"code":""}\n',
+    )
+    return b",".join(parts)
+
+
+def _names_in(head: bytes) -> bytes:
+    """What a line says of the release and the prediction id, as far as the head of an answer has that."""
+    release, _, prediction = head.rpartition(RELEASE)[2].partition(ID)
+    return b'"%b","prediction_id":"%b' % (release, prediction)
+
+
+def moment(milliseconds: int) -> str:
+    """A time since the epoch as RFC 3339 writes it, in milliseconds of UTC."""
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 

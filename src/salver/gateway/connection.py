@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         if front.certificates:
             self._exchange.names = names_of(transport)
         if front.watch is not None:
-            self._exchange.client = client_of(transport)
+            self._exchange.client = client_of(transport).encode()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the open request: nobody waits for it."""

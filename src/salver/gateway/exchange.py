@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from random import random
 from typing import Protocol, cast
 
+from salver.access.principal import Principal
 from salver.dispatch.call import Call
 from salver.errors import SalverError
 from salver.frames import Form, Piece, Reply
@@ -45,15 +46,28 @@ class Line(Protocol):
 class Exchange:
     """The requests of one connection, one at a time. `call` is the open one, None while none is."""
 
-    __slots__ = ("_chunked", "_entry", "_front", "_line", "_owed", "_request", "_seen", "call", "client", "names")
+    __slots__ = (
+        "_chunked",
+        "_entry",
+        "_front",
+        "_holder",
+        "_line",
+        "_owed",
+        "_request",
+        "_seen",
+        "call",
+        "client",
+        "names",
+    )
 
     def __init__(self, front: Front, line: Line) -> None:
         self.call: Call | None = None
         self.names: Sequence[str] = ()  # of the client certificate
-        self.client = ""  # the caller's address, where somebody is told of requests
+        self.client = b""  # the caller's address, where somebody is told of requests
         self._front = front
         self._line = line
         self._request = Request(front.limits)
+        self._holder: Principal | None = None  # for whom the connection counts
         self._entry: Entry | None = None
         self._chunked: Chunked | None = None  # the answer that has begun, of those that come in pieces
         self._owed = 0  # pieces of it that are not asked for yet
@@ -75,9 +89,8 @@ class Exchange:
             self._write_error(found, endpoint_of(request.url.decode("latin-1")))
             return
         if found.kind != PREDICT:
-            crowded = front.hold(self._line, request.principal)
+            crowded = self._hold(request.principal)
             if crowded is not None:
-                self._line.close = True
                 self._write_error(crowded, found.form.protocol)
                 return
             self._finish(with_headers(front.pages(found, front, request), request.cors))
@@ -87,7 +100,7 @@ class Exchange:
             self._write_error(form, found.form.protocol)
             return
         request.target, request.form = found, form
-        request.plain = front.watch is None and not request.request_id and not request.cors
+        request.plain = not request.request_id and not request.cors
         self.predict(request, cast("bytes", request.body))
 
     def predict(self, request: Request, body: bytes) -> None:
@@ -104,12 +117,11 @@ class Exchange:
             entry = found
         self._entry = entry
         now = time.monotonic_ns()
-        if front.access is not None and request.principal is not None:
-            refused = front.hold(self._line, request.principal)
-            if refused is not None:
-                self._line.close = True
-            else:
-                refused = front.access.use(request.principal, len(body), time.time(), now * 1e-9)
+        who = request.principal
+        if front.access is not None and who is not None:
+            refused = self._hold(who)
+            if refused is None:
+                refused = front.access.use(who, len(body), time.time(), now * 1e-9)
             if refused is not None:
                 entry.tally.refused(refused.code)
                 self._write_error(refused, target.form.protocol)
@@ -117,11 +129,11 @@ class Exchange:
         deadline = now + (request.timeout_ns or front.timeout_ns)
         front.requests += 1
         call = Call(front.requests, cast("Form", request.form), deadline, body, self, now)
-        if request.principal is not None:
-            call.key, call.priority = request.principal.name, request.principal.priority
-        if front.watch is not None:
-            seen = self._seen or self._see(request)
-            front.watch.go(seen, call, entry.loaded.release, (request.traceparent, request.tracestate))
+        if who is not None:
+            call.key, call.priority = who.name, who.priority
+        watch = front.watch
+        if watch is not None and watch.tracer is not None and watch.tracer.follows(request.traceparent):
+            watch.trace(self._see(request, call), (request.traceparent, request.tracestate))
         refusal = entry.dispatcher.submit(call)
         if refusal:
             self._refused(call, refusal)
@@ -136,7 +148,7 @@ class Exchange:
             self._entry.tally.add("salver_abandoned")
             if self._chunked is not None:
                 self._entry.tally.add("salver_open_streams", -1.0)
-            self._note(LEFT)
+            self._note(call, LEFT)
             self._tell()
         self._line = cast("Line", None)  # it and this hold each other, and what was read
 
@@ -158,14 +170,18 @@ class Exchange:
         """The worker's answer, one row in JSON: write it."""
         self.call = None
         request = self._request
-        if request.principal is not None:
-            self._front.charge(request.principal, 1, now)
-        if request.plain and not self._line.close and not self._front.closing:
-            self._line.answered(
-                b"%b%08x\r\ncontent-length: %d\r\n\r\n%b" % (head, call.id & 0xFFFFFFFF, len(body), body), now
-            )
+        who = request.principal
+        if who is not None and who.rows is not None:
+            self._front.charge(who, 1, now)
+        if request.plain and self._seen is None and not self._line.close and not self._front.closing:
+            digits = b"%08x" % (call.id & 0xFFFFFFFF)
+            answer = b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, digits, len(body), body)
+            watch = self._front.watch
+            if watch is not None and watch.log is not None:
+                watch.log.predicted((request, call.started, self.client, head, digits, len(answer), now))
+            self._line.answered(answer, now)
             return
-        self._note("", 1)
+        self._note(call, "", 1)
         self._write(call, head, body)
 
     def replied(self, call: Call, reply: Reply, now: int) -> None:
@@ -173,7 +189,7 @@ class Exchange:
         self.call = None
         if self._request.principal is not None:
             self._front.charge(self._request.principal, reply.rows, now)
-        self._note(reply.code, reply.rows)
+        self._note(call, reply.code, reply.rows)
         if self._chunked is not None:
             self._end(reply.code, reply.body)
             return
@@ -200,8 +216,8 @@ class Exchange:
             )
             entry.tally.add("salver_open_streams")
         data = head + self._chunked.piece(piece.body)
-        if self._seen is not None:
-            self._seen.wrote(data)
+        if self._front.watch is not None:
+            self._see(self._request, call).wrote(data)
         if self._line.write(data):
             entry.dispatcher.more(call)
         else:
@@ -213,7 +229,7 @@ class Exchange:
         if self._chunked is not None:
             entry = cast("Entry", self._entry)
             entry.tally.refused(code)
-            self._note(code)
+            self._note(call, code)
             self._end(code, error_body(entry.problem(code), "native")[0])
             return
         self._refused(call, code)
@@ -227,7 +243,7 @@ class Exchange:
     def _refused(self, call: Call, code: str) -> None:
         entry = cast("Entry", self._entry)
         entry.tally.refused(code)
-        self._note(code)
+        self._note(call, code)
         form = cast("Target", self._request.target).form
         protocol = form.protocol
         known = entry.refusals.get((code, protocol))
@@ -260,9 +276,7 @@ class Exchange:
     def _write_error(self, problem: SalverError, protocol: str) -> None:
         asked = self._request
         head = asked.method == b"HEAD"
-        if self._front.watch is not None and self._seen is None:
-            self._see(asked)
-        self._note(problem.code)
+        self._note(None, problem.code)
         if problem.limit:
             self._front.bound(problem.limit)
         self._finish(error_page(problem, protocol, asked.cors, close=self._line.close, head=head))
@@ -278,22 +292,41 @@ class Exchange:
 
     # ── the access log and the traces ────────────────────────────────────────────────────────────────────────────
 
-    def _see(self, request: Request) -> Seen:
-        """Begin to watch a request."""
-        self._seen = Seen(
-            request.method.decode("latin-1"),
-            path_of(request.url),
-            self.client,
-            time.monotonic_ns(),
-            request.request_id.decode("latin-1"),
-            bytes_in=request.received,
-        )
-        return self._seen
+    def _see(self, request: Request, call: Call | None = None) -> Seen:
+        """What is known of the open request; a plain prediction that goes well is told of without."""
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = Seen(
+                request.method.decode("latin-1"),
+                path_of(request.url),
+                self.client.decode(),
+                time.monotonic_ns() if call is None else call.started,
+                request.request_id.decode("latin-1"),
+                bytes_in=request.received,
+            )
+        if call is not None:
+            seen.release, seen.call = self._release(), call
+        return seen
 
-    def _note(self, code: str, rows: int = 0) -> None:
+    def _note(self, call: Call | None, code: str, rows: int = 0) -> None:
         """Remember how the open request ends."""
-        if self._seen is not None:
-            self._seen.code, self._seen.rows = code, rows
+        if self._front.watch is not None:
+            seen = self._see(self._request, call)
+            seen.code, seen.rows = code, rows
+
+    def _hold(self, who: Principal | None) -> SalverError | None:
+        """Count the connection for who asks; the refusal of one that would be too many, which is the last answer."""
+        if who is self._holder:
+            return None
+        crowded = self._front.hold(self._line, who)
+        if crowded is None:
+            self._holder = who
+        else:
+            self._line.close = True
+        return crowded
+
+    def _release(self) -> str:
+        return cast("Entry", self._entry).loaded.release
 
     def _finish(self, data: bytes) -> None:
         """Send an answer, or its last part; the connection may begin with the next request within."""

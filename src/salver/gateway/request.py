@@ -38,6 +38,7 @@ class Request:
         "method",
         "model",
         "origin",
+        "pattern",
         "plain",
         "principal",
         "received",
@@ -70,7 +71,8 @@ class Request:
         self.header_length = b""
         self.decompressor: Decompressor | None = None
         self.request_id = b""
-        self.plain = False  # its answer needs no header of its own, and nobody is told of it
+        self.plain = False  # its answer needs no header of its own
+        self.pattern = b""  # of its line in the access log, where it is plain and has one
         self.traceparent = b""
         self.tracestate = b""
         self.expect = False

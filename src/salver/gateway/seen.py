@@ -1,4 +1,4 @@
-"""One request as the access log and the traces see it."""
+"""One request as the access log and the traces see it, unless it is a plain prediction that no trace follows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from salver.dispatch.call import Call
 
 LONGEST_PATH = 1024
 ID_LENGTH = 36
-_ID = b"\r\nx-salver-prediction-id: "
+RELEASE = b"\r\nx-salver-release: "
+ID = b"\r\nx-salver-prediction-id: "
 
 
 class Span(NamedTuple):
@@ -53,9 +54,9 @@ class Seen(Struct, eq=False):
         self.bytes_out += len(data)
         if not self.status:
             self.status = int(data[9:12])
-            at = data.find(_ID, 0, data.find(b"\r\n\r\n"))
+            at = data.find(ID, 0, data.find(b"\r\n\r\n"))
             if at >= 0:
-                at += len(_ID)
+                at += len(ID)
                 self.prediction_id = data[at : at + ID_LENGTH].decode("latin-1")
 
 

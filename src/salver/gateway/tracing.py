@@ -47,15 +47,18 @@ class Tracer:
         self._trace = trace
         self._nothing = context.Context()
 
+    def follows(self, traceparent: bytes) -> bool:
+        """Whether a request may be followed: where its caller says so, maybe, and where chance does."""
+        return bool(traceparent) or random() < self._share
+
     def begin(self, model: str, began: int, traceparent: bytes, tracestate: bytes) -> Span | None:
-        """The span of a request for a model that had come whole at `began`, None where nobody follows it."""
-        trace, context, followed = self._trace, self._nothing, False
+        """The span of a request that may be followed, and had come whole at `began`; None where nobody does."""
+        trace, context = self._trace, self._nothing
         if traceparent:
             carrier = {"traceparent": traceparent.decode("latin-1"), "tracestate": tracestate.decode("latin-1")}
             context = self._extract(carrier, self._nothing)
-            followed = trace.get_current_span(context).get_span_context().is_valid
-        if not followed and random() >= self._share:
-            return None
+            if not trace.get_current_span(context).get_span_context().is_valid and not self.follows(b""):
+                return None
         offset = time.time_ns() - time.monotonic_ns()
         inner = self._tracer.start_span(
             f"predict {model}", context, kind=trace.SpanKind.SERVER, start_time=began + offset

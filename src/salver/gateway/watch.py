@@ -12,7 +12,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from salver import metrics
-from salver.dispatch.call import Call
 from salver.frames import Answers
 from salver.gateway.access_log import AccessLog
 from salver.gateway.seen import Seen
@@ -34,34 +33,36 @@ class Wanted(Struct, frozen=True):
 
 
 class Watch:
-    """Hears of each request that it goes to a worker, if it does, and that it has ended."""
+    """Hears of requests that a trace may follow, and of each that it has ended.
+
+    A plain prediction that no trace follows has no `Seen`: its line goes to the `log` itself.
+    """
 
     def __init__(self, log: AccessLog | None, tracer: Tracer | None) -> None:
-        self._log = log
-        self._tracer = tracer
+        self.log = log
+        self.tracer = tracer
 
-    def go(self, seen: Seen, call: Call, release: str, context: tuple[bytes, bytes]) -> None:
-        """It goes to a worker of this release; `context` are its traceparent and tracestate, empty where none came."""
-        seen.release, seen.call = release, call
-        if self._tracer is not None:
-            seen.span = self._tracer.begin(release.partition("@")[0], seen.began, *context)
+    def trace(self, seen: Seen, context: tuple[bytes, bytes]) -> None:
+        """A request that may be followed goes to a worker; `context` are its traceparent and tracestate."""
+        if self.tracer is not None and seen.call is not None:
+            seen.span = self.tracer.begin(seen.release.partition("@")[0], seen.began, *context)
             if seen.span is not None:
-                call.trace = seen.span.parent
+                seen.call.trace = seen.span.parent
 
     def end(self, seen: Seen, batch: Answers | None) -> None:
         """Its answer has gone out, made by this model call where one is given, or there will be none."""
         now = time.monotonic_ns()
-        if self._tracer is not None:
-            self._tracer.end(seen, batch, now)
-        if self._log is not None:
-            self._log.tell(seen, now)
+        if self.tracer is not None:
+            self.tracer.end(seen, batch, now)
+        if self.log is not None:
+            self.log.tell(seen, now)
 
     def close(self) -> None:
         """Tell what is left."""
-        if self._log is not None:
-            self._log.close()
-        if self._tracer is not None:
-            self._tracer.close()
+        if self.log is not None:
+            self.log.close()
+        if self.tracer is not None:
+            self.tracer.close()
 
 
 def watch_of(wanted: Wanted, loop: asyncio.AbstractEventLoop, block: metrics.Block) -> Watch | None:

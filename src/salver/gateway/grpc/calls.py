@@ -295,7 +295,9 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
     if who is not None:
         call.key, call.priority = who.name, who.priority
     if front.watch is not None and asked.seen is not None:
-        front.watch.go(asked.seen, call, entry.loaded.release, caller.head.context)
+        asked.seen.release, asked.seen.call = entry.loaded.release, call
+        if front.watch.tracer is not None and front.watch.tracer.follows(caller.head.context[0]):
+            front.watch.trace(asked.seen, caller.head.context)
     code = entry.dispatcher.submit(call)
     if code:
         entry.tally.refused(code)
