@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tests.campaigns import stage
 from tests.campaigns.checks import Checker, Verdict
 from tests.integration.history import Habits, Load
-from tests.integration.nginx import Nginx
+from tests.integration.nginx import Proxy
 from tests.integration.oracle import Oracle, answer
 from tests.integration.server import Server, free_port
 from tests.integration.test_grpc import typed
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> None:
     try:
         for server in servers:
             started.append(server.__enter__())
-        with Nginx(folder / "nginx", *(server.port for server in servers), grpc=ports) as proxy:
+        with Proxy(folder / "nginx", *(server.port for server in servers), grpc=ports) as proxy:
             load = Load(
                 proxy.port,
                 clients=CLIENTS,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.campaigns import stage, vitals
 from tests.campaigns.checks import Checker, Verdict
 from tests.integration import hostile
-from tests.integration.nginx import Nginx
+from tests.integration.nginx import Proxy
 from tests.integration.oracle import Oracle
 from tests.integration.server import Server
 from tests.integration.wire import Wire, until_closed
@@ -72,7 +72,7 @@ def agreement(server: Server, folder: Path, options: argparse.Namespace, checker
     """Both ways of asking give the same answers, as far as both give any; how often both answered."""
     both = 0
     corpus = [data + NEXT for data in (*hostile.REFUSED.values(), *hostile.TAKEN.values())]
-    with Nginx(folder / "nginx", server.port) as proxy:
+    with Proxy(folder / "nginx", server.port) as proxy:
         for number in range(options.requests):
             chance = random.Random(f"{options.seed} {number}")
             data = corpus[number] if number < len(corpus) else ambiguous(chance)

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from swagger_ui_bundle import swagger_ui_path
+
 from tests.campaigns import stage, vitals
 from tests.campaigns.arrivals import Crowd, Tally, p99
 from tests.campaigns.checks import Verdict
 from tests.campaigns.trickle import KINDS, Order, attack
+from tests.integration.nginx import Nginx
 from tests.integration.oracle import Oracle
-from tests.integration.server import Server
+from tests.integration.server import Server, free_port
 
 LINES = 8
 RATIO = 1.2
@@ -24,10 +27,22 @@ SLACK = 2.0
 """Seconds that a cut may be late: deadlines are looked at four times a second, and clients notice in their turn."""
 SETTLE = 1.0
 PHASES = ("with", "beside", "without")
-"""Windows with slow clients on this server, on another one on the same core, and on none.
+"""Windows with slow clients on this server, on an nginx on the same core, and on none.
 
-What they do costs this machine something, which would be theirs on other machines: so it is with those elsewhere.
+What they do costs this machine something whoever serves them, and nginx next to nothing: so much is not ours.
 """
+BESIDE = """
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    client_header_timeout 10s;
+    client_body_timeout 60s;
+    client_max_body_size 64m;
+    sendfile off;
+    location /docs/ {{ alias {pages}/; }}
+    location / {{ return 200; }}
+  }}
+"""
+"""It cuts heads as this server does, and has the same page; bodies it only drops."""
 
 
 class Window:
@@ -41,7 +56,7 @@ class Window:
 
 async def scenario(
     server: Server,
-    other: Server,
+    other: Nginx,
     options: argparse.Namespace,
     windows: dict[str, list[Window]],
     tell: Callable[[Order | None], str],
@@ -120,11 +135,11 @@ def main(argv: list[str]) -> int:
     windows: dict[str, list[Window]] = {phase: [] for phase in PHASES}
     servers, clients = apart()
     with stage.scratch(verdict) as folder:
-        registry = stage.publish(folder, Oracle)
+        registry, port = stage.publish(folder, Oracle), free_port()
         os.sched_setaffinity(0, servers)
         with (
             stage.serve(folder, registry, "--workers", "1") as server,
-            stage.serve(folder, registry, "--workers", "1") as other,
+            Nginx(folder / "nginx", port, BESIDE.format(port=port, pages=swagger_ui_path)) as other,
         ):
             os.sched_setaffinity(0, clients)
             spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""nginx as a strict proxy in front of servers, set up as the guide says, with connections that it keeps."""
+"""nginx: as a strict proxy in front of servers, set up as the guide says, and as a server with settings of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from tests.integration.server import free_port
 
@@ -20,7 +21,7 @@ daemon off;
 worker_processes 1;
 pid {folder}/pid;
 error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 10000; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
@@ -30,7 +31,7 @@ http {{
   scgi_temp_path {folder}/scgi;
   client_body_buffer_size 64m;
   proxy_max_temp_file_size 0;
-{guide}
+{said}
 }}
 """
 
@@ -53,18 +54,16 @@ def recommended(ports: dict[str, int], upstream: dict[str, Sequence[int]]) -> st
 
 
 class Nginx:
-    """A proxy in front of servers on these ports; `port` is its own, `grpc_port` that for gRPC."""
+    """nginx with these settings for HTTP, which listen on `port`."""
 
-    def __init__(self, folder: Path, *upstream: int, grpc: Sequence[int] = ()) -> None:
+    def __init__(self, folder: Path, port: int, said: str) -> None:
         folder.mkdir()
-        self.port = free_port()
-        self.grpc_port = free_port()
+        self.port = port
         self.log = folder / "error.log"
-        guide = recommended({"80": self.port, "81": self.grpc_port}, {"salver": upstream, "salver_grpc": grpc})
         self._file = folder / "nginx.conf"
-        self._file.write_text(AROUND.format(folder=folder, guide=guide))
+        self._file.write_text(AROUND.format(folder=folder, said=said))
 
-    def __enter__(self) -> Nginx:
+    def __enter__(self) -> Self:
         found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         assert found is not None, "nginx is not installed"
         self._process = subprocess.Popen([found, "-c", str(self._file), "-e", str(self.log)])
@@ -79,3 +78,12 @@ class Nginx:
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
         self._process.wait(20)
+
+
+class Proxy(Nginx):
+    """A proxy in front of servers on these ports; `port` is its own, `grpc_port` that for gRPC."""
+
+    def __init__(self, folder: Path, *upstream: int, grpc: Sequence[int] = ()) -> None:
+        port, self.grpc_port = free_port(), free_port()
+        ports, servers = {"80": port, "81": self.grpc_port}, {"salver": upstream, "salver_grpc": grpc}
+        super().__init__(folder, port, recommended(ports, servers))

@@ -14,7 +14,7 @@ import pytest
 from backports import zstd
 
 from tests.campaigns import r7
-from tests.integration.nginx import Nginx
+from tests.integration.nginx import Proxy
 from tests.integration.server import Server
 from tests.integration.watched import comes
 
@@ -96,7 +96,7 @@ OF_THE_MOMENT = ("date", "server", "connection", "x-salver-prediction-id", "tran
 
 @pytest.mark.parametrize(("method", "path", "value"), ENDPOINTS)
 def test_every_endpoint_answers_the_same_through_a_strict_proxy(
-    server: Server, proxy: Nginx, method: str, path: str, value: Any
+    server: Server, proxy: Proxy, method: str, path: str, value: Any
 ) -> None:
     body = None if value is None else json.dumps(value).encode()
     headers = {"content-type": "application/json", "host": "localhost", "x-request-id": "a-1"}
@@ -109,7 +109,7 @@ def test_every_endpoint_answers_the_same_through_a_strict_proxy(
 
 @pytest.mark.parametrize(("path", "body", "more"), BODIES)
 def test_bytes_compressed_bodies_and_events_go_through_unchanged(
-    server: Server, proxy: Nginx, path: str, body: bytes, more: dict[str, str]
+    server: Server, proxy: Proxy, path: str, body: bytes, more: dict[str, str]
 ) -> None:
     headers = {"content-type": "application/json", "host": "localhost", **more}
     direct = server.ask("POST", path, body, headers)
@@ -122,7 +122,7 @@ def test_bytes_compressed_bodies_and_events_go_through_unchanged(
 def test_events_come_through_the_proxy_when_they_are_made_and_stop_with_their_reader(
     noting: Path, tmp_path: Path
 ) -> None:
-    with Server(noting, "--workers", "1", log=tmp_path / "log") as server, Nginx(tmp_path / "n", server.port) as proxy:
+    with Server(noting, "--workers", "1", log=tmp_path / "log") as server, Proxy(tmp_path / "n", server.port) as proxy:
         connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
         headers = {"content-type": "application/json", "accept": "text/event-stream"}
         connection.request("POST", "/models/teller/predict", json.dumps({"steps": "3000 slow"}), headers)
@@ -137,7 +137,7 @@ def test_events_come_through_the_proxy_when_they_are_made_and_stop_with_their_re
 
 @pytest.fixture(scope="module")
 def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with Nginx(tmp_path_factory.mktemp("proxy") / "nginx", server.port) as running:
+    with Proxy(tmp_path_factory.mktemp("proxy") / "nginx", server.port) as running:
         yield running
 
 

@@ -18,9 +18,12 @@ class Meter(NamedTuple):
 
 
 class Principal:
-    """A caller: name, scopes, models (None: all), when its credential ends (Unix seconds), priority and quotas."""
+    """A caller: name, scopes, models (None: all), when its credential ends (Unix seconds), priority and quotas.
 
-    __slots__ = ("expires", "meters", "models", "name", "priority", "rows", "scopes")
+    One that is `free` has no end and no quota: nothing is to be asked or charged for its requests.
+    """
+
+    __slots__ = ("expires", "free", "meters", "models", "name", "priority", "rows", "scopes")
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Principal:
         self.models = models
         self.expires = expires
         self.priority = priority
+        self.free = expires == math.inf
         self.meters: tuple[Meter, ...] = ()  # of what is known when a request comes
         self.rows: Meter | None = None  # of what is known when it was answered
 

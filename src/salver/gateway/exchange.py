@@ -119,8 +119,8 @@ class Exchange:
         now = time.monotonic_ns()
         who = request.principal
         if front.access is not None and who is not None:
-            refused = self._hold(who)
-            if refused is None:
+            refused = self._hold(who) if who is not self._holder else None
+            if refused is None and not who.free:
                 refused = front.access.use(who, len(body), time.time(), now * 1e-9)
             if refused is not None:
                 entry.tally.refused(refused.code)
@@ -316,8 +316,6 @@ class Exchange:
 
     def _hold(self, who: Principal | None) -> SalverError | None:
         """Count the connection for who asks; the refusal of one that would be too many, which is the last answer."""
-        if who is self._holder:
-            return None
         crowded = self._front.hold(self._line, who)
         if crowded is None:
             self._holder = who
