@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,11 +49,11 @@ def key(keys: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def expire(keys: Path, name: str) -> None:
+def expire(keys: Path, name: str, moment: str = "2020-01-01T00:00:00Z") -> None:
     lines = [json.loads(line) for line in keys.read_text().splitlines()]
     for line in lines:
         if line["name"] == name:
-            line["expires"] = "2020-01-01T00:00:00Z"
+            line["expires"] = moment
     keys.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -195,6 +196,26 @@ def test_a_revoked_key_ends_within_a_second_on_open_connections_of_every_gateway
         revoked = time.monotonic()
         while (statuses := {ask(connection) for connection in connections}) != {401}:
             assert time.monotonic() < revoked + 1.0, statuses
+
+
+def test_a_key_that_ends_is_refused_on_a_connection_that_stays(guarded: Guarded) -> None:
+    server, keys, _ = guarded
+    token = key(keys, "add", "ending", "--scope", "predict")
+    ends = time.time() + 5
+    expire(keys, "ending", datetime.fromtimestamp(ends, UTC).isoformat())
+    statuses = set()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)) as connection:
+        while time.time() < ends + 10:
+            connection.request("POST", "/models/oracle/predict", ROW, {"x-api-key": token})
+            asked, answer = time.time(), connection.getresponse()
+            body = json.loads(answer.read())
+            if 200 in statuses and answer.status != 200:
+                break
+            statuses.add(answer.status)
+            assert asked < ends or answer.status != 200
+            time.sleep(0.02)
+    assert (answer.status, body["detail"]) == (401, "the credential has expired")
+    assert time.time() >= ends
 
 
 def test_a_broken_keys_file_leaves_the_last_good_one_and_is_said(guarded: Guarded) -> None:
