@@ -1,4 +1,4 @@
-"""What waits in a worker's sockets is one model call, whichever gateway sent it."""
+"""What waits in a worker's sockets is one model call, whichever gateway sent it; the sizes that are warmed before."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import salver
 from salver.dispatch.launch import Command, worker_command
 from salver.dispatch.process import WorkerProcess
 from salver.environments.place import Place
 from salver.frames import Answers, Batch, Cancel, Counted, Form, Hello, Message, Reader, pack
+from salver.frameworks import Columns
 from salver.registry import Registry, ReleaseCache
+from salver.release import MANIFEST, parse_manifest
 from salver.storage.folder import FolderStorage
+from salver.worker.predictor import Predictor
 from tests.integration.oracle import answer
 from tests.integration.telling import Teller
 from tests.integration.watched import comes
@@ -153,3 +159,21 @@ def test_a_whole_answer_is_made_for_who_is_left_and_for_nobody_else(tmp_path: Pa
         second.close()
 
     with_worker(Registry(FolderStorage(registry)), "teller@1", tmp_path, talk)
+
+
+@pytest.mark.parametrize(("seconds", "warmed"), [(0.0, [1, 8, 64]), (0.25, [1, 8])])
+def test_a_slow_model_is_not_warmed_at_sizes_that_would_keep_it_from_serving(
+    published: Path, tmp_path: Path, seconds: float, warmed: list[int]
+) -> None:
+    registry = Registry(FolderStorage(published))
+    folder = ReleaseCache(tmp_path).open(registry, registry.find("oracle@1"))
+    sizes = []
+
+    def predict(columns: Columns) -> Columns:
+        sizes.append(len(columns["key"]))
+        time.sleep(seconds * sizes[-1])
+        return {"prediction": np.zeros(sizes[-1], np.int64)}
+
+    manifest = parse_manifest((folder / MANIFEST).read_bytes(), where="oracle@1")
+    Predictor(folder, manifest, "oracle@1", predict).warm()
+    assert sizes == warmed

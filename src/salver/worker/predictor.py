@@ -27,6 +27,8 @@ from salver.worker.isolation import Isolation, Outcome, model_error
 
 log = logging.getLogger("salver.worker")
 WARM_STEP = 8
+WARM_TIME = 10.0
+"""Seconds that one call of a slow model may be expected to take while it is warmed; a larger one waits for callers."""
 
 
 class Predictor:
@@ -185,7 +187,10 @@ class Predictor:
         return golden.compare(reply.body, rows, self.manifest)
 
     def warm(self) -> None:
-        """Predict the golden rows, repeated, at growing batch sizes, so that no caller pays for a first time."""
+        """Predict the golden rows, repeated, at growing batch sizes, so that no caller pays for a first time.
+
+        Sizes that would take a slow model too long are left out: nobody is answered meanwhile.
+        """
         if not self.manifest.golden_rows or self.manifest.side_effects == "unsafe":
             return
         decoded = self._codec("native").decode([golden.request_body(golden.read(self._folder / GOLDEN))])
@@ -194,10 +199,12 @@ class Predictor:
         size = 1
         while True:
             rows = np.arange(size) % decoded.count
+            began = time.perf_counter()
             self.predict({name: values[rows] for name, values in decoded.columns.items()}, size)
-            if size >= self.manifest.serving.rows_per_call:
-                return
+            took, last = time.perf_counter() - began, size
             size = min(size * WARM_STEP, self.manifest.serving.rows_per_call)
+            if size == last or took * size / last > WARM_TIME:
+                return
 
     def _codec(self, protocol: str) -> Codec:
         codec = self._codecs.get(protocol)
