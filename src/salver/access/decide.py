@@ -150,7 +150,6 @@ def _of_key(key: Key, slot: int | None) -> Principal | SalverError:
             rate = getattr(key.quotas, f"{resource}_per_second")
             if rate is not None:
                 meters[resource] = Meter(resource, quota.limit(rate, key.quotas.burst), place(slot, resource))
-        principal.free = principal.free and not meters
         principal.rows = meters.pop("rows", None)
         principal.meters = tuple(meters.values())
     return principal

@@ -18,12 +18,9 @@ class Meter(NamedTuple):
 
 
 class Principal:
-    """A caller: name, scopes, models (None: all), when its credential ends (Unix seconds), priority and quotas.
+    """A caller: name, scopes, models (None: all), when its credential ends (Unix seconds), priority and quotas."""
 
-    One that is `free` has no end and no quota: nothing is to be asked or charged for its requests.
-    """
-
-    __slots__ = ("expires", "free", "meters", "models", "name", "priority", "rows", "scopes")
+    __slots__ = ("expires", "meters", "models", "name", "priority", "rows", "scopes")
 
     def __init__(
         self,
@@ -38,9 +35,13 @@ class Principal:
         self.models = models
         self.expires = expires
         self.priority = priority
-        self.free = expires == math.inf
         self.meters: tuple[Meter, ...] = ()  # of what is known when a request comes
         self.rows: Meter | None = None  # of what is known when it was answered
+
+    @property
+    def free(self) -> bool:
+        """Whether it has no end and no quota: nothing is to be asked or charged for its requests."""
+        return self.expires == math.inf and not self.meters and self.rows is None
 
     def may(self, scope: str) -> bool:
         """Whether it has a scope; `admin` holds those of the admin port."""

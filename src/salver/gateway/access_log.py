@@ -117,7 +117,7 @@ class AccessLog:
         self._thread.join(LAST_WORDS)
 
     def _take(self, lines: bytes, count: int) -> None:
-        if len(self._lines) < MOST_BYTES:
+        if len(self._lines) + len(lines) <= MOST_BYTES:
             self._lines += lines
         else:
             self._dropped(count)

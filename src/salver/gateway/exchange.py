@@ -133,7 +133,7 @@ class Exchange:
             call.key, call.priority = who.name, who.priority
         watch = front.watch
         if watch is not None and watch.tracer is not None and watch.tracer.follows(request.traceparent):
-            watch.trace(self._see(request, call), (request.traceparent, request.tracestate))
+            watch.tracer.begin(self._see(request, call), call, request.traceparent, request.tracestate)
         refusal = entry.dispatcher.submit(call)
         if refusal:
             self._refused(call, refusal)
@@ -305,7 +305,7 @@ class Exchange:
                 bytes_in=request.received,
             )
         if call is not None:
-            seen.release, seen.call = self._release(), call
+            seen.release, seen.call = cast("Entry", self._entry).loaded.release, call
         return seen
 
     def _note(self, call: Call | None, code: str, rows: int = 0) -> None:
@@ -322,9 +322,6 @@ class Exchange:
         else:
             self._line.close = True
         return crowded
-
-    def _release(self) -> str:
-        return cast("Entry", self._entry).loaded.release
 
     def _finish(self, data: bytes) -> None:
         """Send an answer, or its last part; the connection may begin with the next request within."""

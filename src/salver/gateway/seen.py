@@ -15,13 +15,12 @@ ID = b"\r\nx-salver-prediction-id: "
 
 
 class Span(NamedTuple):
-    """The span of a request: its trace, the `traceparent` that the worker gets, and the SDK's own object.
+    """The span of a request: its trace, and the SDK's own object.
 
     `offset` are the nanoseconds between the monotonic clock and that of the world.
     """
 
     trace_id: str
-    parent: str
     offset: int
     inner: Any
 

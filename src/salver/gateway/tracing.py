@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from salver import __version__
+from salver.dispatch.call import Call
 from salver.errors import error
 from salver.frames import Answers
 from salver.gateway.seen import Seen, Span
@@ -51,21 +52,25 @@ class Tracer:
         """Whether a request may be followed: where its caller says so, maybe, and where chance does."""
         return bool(traceparent) or random() < self._share
 
-    def begin(self, model: str, began: int, traceparent: bytes, tracestate: bytes) -> Span | None:
-        """The span of a request that may be followed, and had come whole at `began`; None where nobody does."""
+    def begin(self, seen: Seen, call: Call, traceparent: bytes, tracestate: bytes) -> None:
+        """Begin the span of a request that may be followed and goes to a worker; none where nobody follows it."""
         trace, context = self._trace, self._nothing
         if traceparent:
             carrier = {"traceparent": traceparent.decode("latin-1"), "tracestate": tracestate.decode("latin-1")}
             context = self._extract(carrier, self._nothing)
             if not trace.get_current_span(context).get_span_context().is_valid and not self.follows(b""):
-                return None
+                return
         offset = time.time_ns() - time.monotonic_ns()
         inner = self._tracer.start_span(
-            f"predict {model}", context, kind=trace.SpanKind.SERVER, start_time=began + offset
+            f"predict {seen.release.partition('@')[0]}",
+            context,
+            kind=trace.SpanKind.SERVER,
+            start_time=seen.began + offset,
         )
         own = inner.get_span_context()
         trace_id = f"{own.trace_id:032x}"
-        return Span(trace_id, f"00-{trace_id}-{own.span_id:016x}-{own.trace_flags:02x}", offset, inner)
+        call.trace = f"00-{trace_id}-{own.span_id:016x}-{own.trace_flags:02x}"
+        seen.span = Span(trace_id, offset, inner)
 
     def end(self, seen: Seen, batch: Answers | None, now: int) -> None:
         """The request ended at `now`; `batch` is the model call that answered it, where one did."""

@@ -33,7 +33,7 @@ class Wanted(Struct, frozen=True):
 
 
 class Watch:
-    """Hears of requests that a trace may follow, and of each that it has ended.
+    """Hears of each request that it has ended; the `tracer` itself, that one which it may follow goes to a worker.
 
     A plain prediction that no trace follows has no `Seen`: its line goes to the `log` itself.
     """
@@ -41,13 +41,6 @@ class Watch:
     def __init__(self, log: AccessLog | None, tracer: Tracer | None) -> None:
         self.log = log
         self.tracer = tracer
-
-    def trace(self, seen: Seen, context: tuple[bytes, bytes]) -> None:
-        """A request that may be followed goes to a worker; `context` are its traceparent and tracestate."""
-        if self.tracer is not None and seen.call is not None:
-            seen.span = self.tracer.begin(seen.release.partition("@")[0], seen.began, *context)
-            if seen.span is not None:
-                seen.call.trace = seen.span.parent
 
     def end(self, seen: Seen, batch: Answers | None) -> None:
         """Its answer has gone out, made by this model call where one is given, or there will be none."""

@@ -296,8 +296,9 @@ def submit(caller: Caller, owner: object, asked: Asked, form: Form) -> tuple[Cal
         call.key, call.priority = who.name, who.priority
     if front.watch is not None and asked.seen is not None:
         asked.seen.release, asked.seen.call = entry.loaded.release, call
-        if front.watch.tracer is not None and front.watch.tracer.follows(caller.head.context[0]):
-            front.watch.trace(asked.seen, caller.head.context)
+        tracer, context = front.watch.tracer, caller.head.context
+        if tracer is not None and tracer.follows(context[0]):
+            tracer.begin(asked.seen, call, *context)
     code = entry.dispatcher.submit(call)
     if code:
         entry.tally.refused(code)
