@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ class Keeping:
         self.log = tmp_path / "gateways.log"
         self.log.touch()
         self.errors = tmp_path / "stderr"
-        self.root = Path(runtime.create(str(tmp_path.parent.parent / "r"))).parent
+        self.root = Path(tempfile.mkdtemp(prefix="r", dir=tmp_path.parent.parent))  # own, and short enough for sockets
+        runtime.create(str(self.root))
         self._relay = socket.socket(socket.AF_UNIX)
         self._relay.bind(str(tmp_path / "relay"))
         self._relay.listen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -16,7 +17,7 @@ from salver.worker.lifeline import STOP, die_with_parent
 
 
 def follower(keeper_fd: str, relay: str) -> None:
-    """Pass every byte between the keeper and the test that listens on `relay`."""
+    """Pass every byte between the keeper and the test that listens on `relay`, which may order and be gone."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keeper = socket.socket(fileno=int(keeper_fd))
     with socket.socket(socket.AF_UNIX) as test:
@@ -27,7 +28,8 @@ def follower(keeper_fd: str, relay: str) -> None:
                 data = ready.recv(1 << 16)
                 if not data:
                     return
-                other[ready].sendall(data)
+                with contextlib.suppress(ConnectionError):  # one who hears no more may have spoken before
+                    other[ready].sendall(data)
 
 
 def gateway(index: str, listen: str, log: str, mode: str) -> None:
