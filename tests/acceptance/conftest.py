@@ -47,10 +47,17 @@ class Terminal:
         assert said.code == 0, said
         return json.loads(said.out)
 
+    def shell(self, command: str) -> Said:
+        """Run `salver COMMAND` as a shell does, which knows `>`."""
+        return self._run(["sh", "-c", f"{sys.executable} -P -m salver {command}"])
+
     def run(self, *arguments: str, stdin: str | None = None) -> Said:
         """Run Python."""
+        return self._run([sys.executable, *arguments], stdin)
+
+    def _run(self, arguments: list[str], stdin: str | None = None) -> Said:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            arguments,
             cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False, input=stdin, timeout=300,
         )  # fmt: skip
         return Said(done.returncode, done.stdout, done.stderr)

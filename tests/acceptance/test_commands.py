@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from salver.limits import Limits
-from tests.acceptance.conftest import Terminal
+from tests.acceptance.conftest import Said, Terminal
 
 ROWS = """\
 id,bill_length_mm,bill_depth_mm,flipper_length_mm,body_mass_g
@@ -105,6 +105,25 @@ def test_a_bug_shows_no_traceback_unless_asked_for(tmp_path: Path) -> None:
     assert "Traceback" not in quiet.err
     assert "Traceback" in loud.err
     assert quiet.code == loud.code != 0
+
+
+@pytest.mark.parametrize(
+    ("redirected", "wanted"),
+    [
+        ("2>/dev/full", Said(0, "bill_length_mm", "")),
+        ("2>&-", Said(0, "bill_length_mm", "")),
+        (">&- 2>&- <&-", Said(0, "", "")),
+        (">/dev/full", Said(1, "", "error[storage-failed]: the output can't be written: No space left on device")),
+    ],
+)
+@pytest.mark.parametrize("command", ["show penguins", "predict penguins"])
+def test_a_command_needs_no_stderr_and_says_that_its_output_has_no_room(
+    penguins: Terminal, tmp_path: Path, command: str, redirected: str, wanted: Said
+) -> None:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    rows = tmp_path / "rows.csv" if command.startswith("predict") else ""
+    said = penguins.shell(f"{command} {rows} {redirected}")
+    assert (said.code, wanted.out in said.out, wanted.err in said.err) == (wanted.code, True, True), said
 
 
 def test_the_list_of_models_reads_like_this(penguins: Terminal) -> None:

@@ -46,7 +46,10 @@ def start(registry: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     running: list[Server] = []
 
     def begin(*options: str, **settings: Any) -> Server:
-        server = Server(settings.get("registry", registry), *options, log=tmp_path / f"log{len(running)}")
+        speaks_to = settings.get("speaks_to")
+        server = Server(
+            settings.get("registry", registry), *options, log=tmp_path / f"log{len(running)}", speaks_to=speaks_to
+        )
         running.append(server)
         return server.__enter__()
 

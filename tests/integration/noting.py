@@ -1,4 +1,4 @@
-"""A model that writes a log record for each call."""
+"""A model that writes a log record for each call, and prints it."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ class Noting(salver.Model):
 
     def predict(self, rows: Any) -> Any:
         logging.getLogger("noting").warning("doubling %s", rows["x"].tolist())
+        print("printed", rows["x"].tolist())  # noqa: T201 - a user's model may
         return rows["x"] * 2.0

@@ -37,12 +37,16 @@ def free_port() -> int:
 
 
 class Server:
-    """`salver serve` on a registry; started on entry, stopped as Control-C does on exit."""
+    """`salver serve` on a registry; started on entry, stopped as Control-C does on exit.
 
-    def __init__(self, registry: Path, *options: str, log: Path) -> None:
+    The `log` gets what it says on stderr, unless it `speaks_to` something else, which then gets its stdout too.
+    """
+
+    def __init__(self, registry: Path, *options: str, log: Path, speaks_to: Path | None = None) -> None:
         self.registry = registry
         self.options = options
         self.log = log
+        self.speaks_to = speaks_to
         self.port = free_port()
         self.admin_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -61,12 +65,13 @@ class Server:
 
     def start(self) -> None:
         environment = {"SALVER_SERVE_GRPC_PORT": "-1", **os.environ, "SALVER_REGISTRY": str(self.registry)}
-        with self.log.open("ab") as log:
+        self.log.touch()
+        with (self.speaks_to or self.log).open("ab") as said:
             self.process = subprocess.Popen(
                 [*SALVER, "serve", "--port", str(self.port), "--admin-port", str(self.admin_port), *self.options],
                 env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
+                stdout=said if self.speaks_to else subprocess.DEVNULL,
+                stderr=said,
                 start_new_session=True,
             )
 

@@ -84,7 +84,7 @@ from salver.gateway.seen import Seen
 
 async def fill(path):
     dropped = []
-    log = AccessLog(asyncio.get_running_loop(), path, dropped.append)
+    log = AccessLog(asyncio.get_running_loop(), path, lambda lines, why: dropped.append(lines))
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
     for name in ("one", "two", "three"):
@@ -110,6 +110,27 @@ def test_a_disk_that_fills_up_within_a_line_costs_that_line_and_none_that_comes_
     whole = json.dumps(json.loads(first) | {"path": "/two"}, separators=(",", ":"))
     time = len('{"time":"2026-11-21T19:07:57.918Z"')  # which is another millisecond, maybe
     assert torn[time:] == whole[time : len(torn)]
+
+
+def test_a_log_that_can_not_be_written_is_said_once_and_all_that_is_said_is_json_where_that_is_asked_for(
+    noting: Path, tmp_path: Path
+) -> None:
+    options = ("--access-log", "/dev/full", "--json-logs")
+    with Server(noting, "noting", *options, log=tmp_path / "log") as server:
+        for number in range(5):
+            assert server.post(PREDICT, {"x": number}).status == 200
+            comes(lambda: sample(server, "salver_access_log_dropped_total") > number)  # noqa: B023 - used at once
+        said = [line for line in server.log.read_text().splitlines() if not line.startswith("printed")]
+    told = [json.loads(line) for line in said]
+    lost = "of the access log could not be written to /dev/full: No space left on device"
+    [text] = [line["text"] for line in told if line["event"] == "gateway"]
+    assert lost in text
+    records = [line for line in told if line["event"] == "log" and line["text"] == "doubling [4.0]"]
+    [record] = [{**record, "worker": record["worker"].partition("/")[0]} for record in records]
+    assert record == {
+        "event": "log", "text": "doubling [4.0]", "worker": "noting@1", "logger": "noting", "level": "WARNING",
+        "trace_id": "",
+    }  # fmt: skip
 
 
 def test_who_may_not_ask_is_counted_by_the_reason_and_the_log_has_the_callers_name(
@@ -188,7 +209,9 @@ def test_who_may_not_ask_over_grpc_is_told_and_counted_as_over_http(noting: Path
     assert not [token for token in tokens.values() if token.rpartition("_")[2] in lines.read_text()]
 
 
-def test_lines_go_to_the_standard_output_where_that_is_asked_for(noting: Path, tmp_path: Path) -> None:
+def test_lines_go_to_the_standard_output_where_that_is_asked_for_and_what_a_model_prints_does_not(
+    noting: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-P", "-m", "salver", "serve", "--access-log", "-", "--port", "0", "--admin-port", "0"]
     environment = {**os.environ, "SALVER_REGISTRY": str(noting), "SALVER_SERVE_GRPC_PORT": "-1"}
     with (tmp_path / "log").open("wb") as log:

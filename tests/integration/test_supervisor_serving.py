@@ -149,6 +149,26 @@ def test_a_follower_that_dies_in_the_middle_of_a_deployment_is_succeeded_by_one_
     assert len(server.workers("oracle@2")) == 1, "no worker was started twice"
 
 
+@pytest.mark.parametrize("where", ["full disk", "closed pipe"])
+def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_answers(
+    serve: Start, registry: Path, noting: Path, tmp_path: Path, where: str
+) -> None:
+    shutil.copytree(noting, registry, dirs_exist_ok=True)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    server = serve(speaks_to=Path("/dev/full") if where == "full disk" else fifo)
+    os.close(reader)
+    before = status.status(running(server))["processes"]
+    assert arrives(server, promote(opened(server), "oracle", 2, intent()))["state"] == "effective"
+    assert arrives(server, rollback(opened(server), "oracle", intent()))["state"] == "effective"
+    for number in range(20):
+        got = server.post("/models/noting/predict", {"x": number})
+        assert (got.status, got.json) == (200, {"prediction": 2.0 * number})
+    assert status.status(running(server))["processes"] == before
+    assert server.stop() == 0
+
+
 def test_going_back_loads_nothing(serve: Start) -> None:
     server = serve()
     registry = opened(server)

@@ -1,7 +1,8 @@
-"""The lines of plain predictions are made in another way than those of all other requests, and say the same."""
+"""The lines of plain predictions say the same as others, which are made in another way; what is said of lost ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salver.access.principal import Principal
-from salver.gateway.access_log import Plain, line_of, lines_of
+from salver.gateway.access_log import SAID_EVERY, Losses, Plain, line_of, lines_of
 from salver.gateway.answers import Clock, Heads
 from salver.gateway.request import Request
 from salver.gateway.seen import Seen, path_of
@@ -55,3 +56,21 @@ def test_a_plain_prediction_has_the_line_that_any_other_request_would_have(
         assert list(found) == list(wanted)
         assert abs(found.pop("seconds") - wanted.pop("seconds")) < 2e-6
         assert found == wanted
+
+
+def test_lost_lines_are_said_at_once_and_then_once_a_minute_while_more_are() -> None:
+    timers: list[tuple[float, Callable[[], None]]] = []
+    said: list[str] = []
+    losses = Losses("x.jsonl", said.append, lambda seconds, call: timers.append((seconds, call)))
+    for lines in (1, 900, 300):
+        losses.count(lines, "No space left on device")
+    assert said == ["1 line of the access log could not be written to x.jsonl: No space left on device"]
+    for _ in range(2):
+        [(seconds, call)] = timers
+        assert seconds == SAID_EVERY
+        timers.clear()
+        call()
+    assert said[1:] == ["1,200 lines of the access log could not be written to x.jsonl: No space left on device"]
+    assert timers == [], "a minute without loss has passed"
+    losses.count(2, "only a part was taken")
+    assert said[2:] == ["2 lines of the access log could not be written to x.jsonl: only a part was taken"]

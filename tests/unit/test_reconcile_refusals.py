@@ -1,4 +1,4 @@
-"""What becomes of a release that can't be live: it is refused, the old one goes on, and that is written down."""
+"""What becomes of a release that can't be live, or not yet: people are told, and the old one goes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from salver.route import Route
 from salver.supervisor import inquiry, state
-from tests.unit.follower_world import MODEL, Fallback, Open, World
+from tests.unit.follower_world import MODEL, Fallback, Open, Tell, World
 
 
 @pytest.mark.parametrize("code", ["corrupt", "bad-manifest", "no-such-release", "format-too-new", "internal"])
@@ -257,3 +257,24 @@ def test_a_worker_that_could_not_even_be_started_ends_the_attempt_with_the_keepe
     assert tell.failure is not None
     assert (tell.failure.code, tell.failure.message) == ("start-failed", failed["message"])
     assert (world.live, world.running) == (7, world.names(7))
+
+
+def test_what_is_not_ready_yet_is_told_each_time_that_it_has_taken_twice_as_long() -> None:
+    world = World(workers=1)
+    world.route(1)
+    world.passes(9)
+    assert world.of(Tell) == []
+    world.passes(1)
+    world.passes(9)
+    world.opened(1)
+    world.passes(1)
+    world.passes(15)
+    told = [Tell("opening", "churn@1", seconds=10.0), Tell("starting", "churn@1", seconds=20.0)]
+    assert world.of(Tell) == told
+    world.ready("churn@1/0")
+    world.ack()
+    world.passes(100)
+    assert [tell.kind for tell in world.of(Tell)] == ["opening", "starting", "live"]
+    world.route(2)
+    world.passes(10)
+    assert world.of(Tell)[-1] == Tell("opening", "churn@2", keeps="churn@1", seconds=10.0)

@@ -59,11 +59,15 @@ def serve(
     settings, _ = gather(registry=registry, cache=cache, **said)
     from salver import wiring
     from salver.supervisor import plan
+    from salver.supervisor.announce import Voice
 
     wiring.check_access(settings)
     wiring.check_watch(settings)
     for warning in check_exposure(settings.serve, authenticates=wiring.terms(settings.serve).authenticates):
-        stderr().print(f"warning: {warning}", markup=False, style="bold yellow", soft_wrap=True)
+        if settings.serve.json_logs:
+            Voice(as_json=True).say("warning", warning)
+        else:
+            stderr().print(f"warning: {warning}", markup=False, style="bold yellow", soft_wrap=True)
     names = tuple(models or ())
     wiring.check_models(settings, names)
     plan.serve(wiring.plan(settings, names))

@@ -20,6 +20,9 @@ POOLS = (
 )
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 
+OUTPUT = 2
+"""Where a worker's standard output goes, the standard error: what a model prints is no answer and no access log."""
+
 
 class Command(NamedTuple):
     """What to execute: argument list and the whole environment."""

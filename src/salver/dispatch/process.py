@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from salver.dispatch.launch import Command
+from salver.dispatch.launch import OUTPUT, Command
 from salver.errors import error
 from salver.worker.lifeline import PARENT, STOP
 
 STOP_TIMEOUT = 5.0
-ERRORS = 2
-"""The descriptor of the standard error."""
 
 
 class WorkerProcess:
@@ -49,7 +47,7 @@ class WorkerProcess:
                 *command.argv,
                 env={**command.env, PARENT: str(os.getpid())},
                 pass_fds=(self._listener.fileno(), told),
-                stdout=ERRORS,  # what a model prints is no answer
+                stdout=OUTPUT,
             )
         finally:
             os.close(told)

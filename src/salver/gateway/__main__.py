@@ -1,7 +1,7 @@
 """`python -m salver.gateway --index 0 --listen-fd N --admin-fd N --control PATH --metrics-fds N,N`: serve HTTP.
 
 With `--grpc-fd` it serves gRPC too. `--access` holds the terms of access as JSON, `--watch` what is told of requests;
-`--usage` is the shared memory of quotas as DESCRIPTOR,WRITERS.
+`--usage` is the shared memory of quotas as DESCRIPTOR,WRITERS. What goes wrong is said on stderr.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import resource
 import signal
@@ -42,7 +43,7 @@ from salver.gateway.table import Hello
 from salver.gateway.watch import Wanted, watch_of
 from salver.limits import Limits
 from salver.memory import HEAP
-from salver.worker.lifeline import die_with_parent
+from salver.worker.lifeline import die_with_parent, go_on_unheard
 
 CERTIFICATES = 1.0
 """Seconds between two looks at the files of the certificates."""
@@ -79,11 +80,11 @@ class Gateway:
             front.certificates = bool(own.tls.client_ca)
         callers = Callers(limits.key_connections)
         public.callers, admin.callers = (callers if front.access is not None else None for front in (public, admin))
-        self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block)
+        self._watch = watch_of(msgspec.json.decode(options.watch, type=Wanted), loop, block, self._say)
         public.watch = admin.watch = self._watch
         self._fronts = (public, admin)
         self._listeners = [
-            Listener(descriptor, self._factory(front), tls, limits.header_time, _say)
+            Listener(descriptor, self._factory(front), tls, limits.header_time, self._say)
             for descriptor, front, tls in (
                 (options.listen_fd, public, terms.tls),
                 (options.admin_fd, admin, terms.admin_tls),
@@ -97,7 +98,7 @@ class Gateway:
             service = service_of(public)
             services.append(service)
             self._late = Listener(
-                options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, _say, speaks="h2"
+                options.grpc_fd, lambda: Http2(public, service), terms.tls, limits.header_time, self._say, speaks="h2"
             )
             self._serving.opened = False
         shortage = Shortage(public, terms, services)
@@ -134,7 +135,7 @@ class Gateway:
         try:
             self._access.take(grants)
         except SalverError as problem:
-            _say(f"the keys are not taken, the last ones stay: {problem}")
+            self._say(f"the keys are not taken, the last ones stay: {problem}")
         for front in self._fronts:
             front.heads.clear()
 
@@ -160,12 +161,16 @@ class Gateway:
             await listener.open()
         except (OSError, SalverError) as problem:
             if not self._told:
-                _say(f"the gRPC port can't be opened, and is tried again until it can: {problem}")
+                self._say(f"the gRPC port can't be opened, and is tried again until it can: {problem}")
             self._told = True
             self._listeners.remove(listener)
             self._late = listener
         else:
             self._serving.opened = True
+
+    def _say(self, text: str) -> None:
+        line = json.dumps({"event": "gateway", "text": text}) if self._options.json_logs else f"salver: {text}"
+        sys.stderr.write(line + "\n")
 
     def _signalled(self, signum: int) -> None:
         """SIGTERM grants load balancers the drain delay, however often it comes; SIGINT ends it."""
@@ -212,11 +217,6 @@ def _take_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"salver: {text}\n")
-    sys.stderr.flush()
-
-
 def main() -> int:
     """Run one gateway; returns its exit code."""
     parser = argparse.ArgumentParser(prog="salver.gateway", description=__doc__)
@@ -232,9 +232,11 @@ def main() -> int:
     parser.add_argument("--dialect", default="")
     parser.add_argument("--access", default="{}")
     parser.add_argument("--watch", default="{}")
+    parser.add_argument("--json-logs", type=bool, default=False, help="1, or nothing for plain lines")
     parser.add_argument("--usage", type=lambda text: [int(part) for part in text.split(",") if part], default=[])
     options = parser.parse_args()
     die_with_parent()
+    go_on_unheard()
     _take_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, there is nothing to drain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,7 @@
 """The access log: one JSON line for each request, written by a thread, so that a slow disk holds up nothing.
 
 Lines gather for a tenth of a second and go out in one write. While that write lasts more may gather, up to a limit;
-what comes beyond it, or can't be written, is dropped and counted. A file that was moved away is opened anew.
+what comes beyond it, or can't be written, is dropped, counted and said. A file that was moved away is opened anew.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ STDOUT = "-"
 EVERY = 0.1
 MOST_BYTES = 4 << 20
 """Bytes of lines that may wait for the one write that is under way."""
+SAID_EVERY = 60.0
+"""Seconds between two lines in the server's own log that say what was lost."""
 LAST_WORDS = 2.0
 """Seconds that the last lines get at the end of the process."""
 
@@ -61,9 +63,9 @@ prediction id, the last 8 digits of that, the bytes of the answer, and when it w
 
 
 class AccessLog:
-    """Writes lines to a file, or for `-` to the standard output; `dropped` hears how many were lost."""
+    """Writes lines to a file, or for `-` to the standard output; `dropped` hears how many were lost, and why."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, target: str, dropped: Callable[[int], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, target: str, dropped: Callable[[int, str], None]) -> None:
         self._loop = loop
         self._dropped = dropped
         self._lines = bytearray()
@@ -120,7 +122,7 @@ class AccessLog:
         if len(self._lines) + len(lines) <= MOST_BYTES:
             self._lines += lines
         else:
-            self._dropped(count)
+            self._dropped(count, "more come than can be written")
 
     def _gather(self) -> None:
         """Let lines gather from now on, and look how late it is in the world."""
@@ -134,20 +136,49 @@ class AccessLog:
             self._batches.put(self._lines)
             self._lines = bytearray()
 
-    def _written(self, lost: int) -> None:
+    def _written(self, lost: int, why: str) -> None:
         """A write has ended: count what it lost, and let the next one begin."""
         self._gathering = False
         if lost:
-            self._dropped(lost)
+            self._dropped(lost, why)
         if self._lines:
             self._gather()
 
     def _write_all(self) -> None:
         """The thread: writes one batch after another."""
         while (lines := self._batches.get()) is not None:
-            lost = self._sink.write(lines)
+            lost, why = self._sink.write(lines)
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._written, lost)
+                self._loop.call_soon_threadsafe(self._written, lost, why)
+
+
+class Losses:
+    """Says that lines are lost: at once, and then once a minute as long as more are; `later` calls after seconds."""
+
+    def __init__(
+        self, target: str, say: Callable[[str], None], later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        self._later = later
+        self._target = "the standard output" if target == STDOUT else target
+        self._say = say
+        self._lines = 0
+        self._why = ""
+        self._waits = False
+
+    def count(self, lines: int, why: str) -> None:
+        """So many more were lost."""
+        self._lines += lines
+        self._why = why
+        if not self._waits:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._waits = bool(self._lines)
+        if self._lines:
+            what = "1 line" if self._lines == 1 else f"{self._lines:,} lines"
+            self._say(f"{what} of the access log could not be written to {self._target}: {self._why}")
+            self._lines = 0
+            self._later(SAID_EVERY, self._tell)
 
 
 class _File:
@@ -158,18 +189,17 @@ class _File:
         self._descriptor = -1
         self._torn = b""  # the end of a line that a full disk cut off
 
-    def write(self, lines: bytearray) -> int:
-        """Append lines; returns how many could not be."""
+    def write(self, lines: bytearray) -> tuple[int, str]:
+        """Append lines; returns how many could not be, and why."""
         data = self._torn + lines
         try:
             self._follow()
             written = os.write(self._descriptor, data)
-        except OSError:
-            written = 0
-        if not written:
-            return lines.count(b"\n")
-        self._torn = b"" if data.endswith(b"\n", 0, written) else b"\n"
-        return data.count(b"\n", written)
+        except OSError as problem:
+            return lines.count(b"\n"), _why(problem)
+        if written:
+            self._torn = b"" if data.endswith(b"\n", 0, written) else b"\n"
+        return data.count(b"\n", written), "only a part was taken"
 
     def _follow(self) -> None:
         """Open the file that has the name now."""
@@ -186,17 +216,21 @@ class _File:
 class _Stdout:
     """The standard output; a pipe takes so many bytes at once that lines of several gateways don't mix."""
 
-    def write(self, lines: bytearray) -> int:
-        """Write lines; returns how many could not be."""
+    def write(self, lines: bytearray) -> tuple[int, str]:
+        """Write lines; returns how many could not be, and why."""
         at = 0
         while at < len(lines):
             end = lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or lines.index(b"\n", at) + 1
             try:
                 os.write(1, lines[at:end])
-            except OSError:
-                return lines.count(b"\n", at)
+            except OSError as problem:
+                return lines.count(b"\n", at), _why(problem)
             at = end
-        return 0
+        return 0, ""
+
+
+def _why(problem: OSError) -> str:
+    return problem.strerror or type(problem).__name__
 
 
 _ENCODER = json.Encoder()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from salver import metrics
 from salver.frames import Answers
-from salver.gateway.access_log import AccessLog
+from salver.gateway.access_log import AccessLog, Losses
 from salver.gateway.seen import Seen
 from salver.gateway.tracing import Tracer
 
@@ -58,13 +59,17 @@ class Watch:
             self.tracer.close()
 
 
-def watch_of(wanted: Wanted, loop: asyncio.AbstractEventLoop, block: metrics.Block) -> Watch | None:
-    """Who tells what is wanted, None where nothing is; lines that are lost are counted in `block`."""
+def watch_of(
+    wanted: Wanted, loop: asyncio.AbstractEventLoop, block: metrics.Block, say: Callable[[str], None]
+) -> Watch | None:
+    """Who tells what is wanted, None where nothing is; lines that are lost are counted in `block`, and said."""
     if not wanted:
         return None
+    losses = Losses(wanted.access_log, say, loop.call_later)
 
-    def dropped(lines: int) -> None:
+    def dropped(lines: int, why: str) -> None:
         block.cells[metrics.GATEWAY_AT["salver_access_log_dropped"]] += lines
+        losses.count(lines, why)
 
     log = AccessLog(loop, wanted.access_log, dropped) if wanted.access_log else None
     return Watch(log, Tracer(wanted.traces, wanted.trace_sample) if wanted.traces else None)

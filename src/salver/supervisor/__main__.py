@@ -11,6 +11,7 @@ import sys
 from salver.errors import SalverError
 from salver.supervisor import plan, runtime
 from salver.supervisor.keeper import Keeper
+from salver.worker.lifeline import go_on_unheard
 
 DESCRIPTORS = 1 << 16
 """How many files may be open at once, where the system allows so many: each worker needs two."""
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     parser.add_argument("models", nargs="*", help="only shown in the process list")
     options = parser.parse_args()
+    go_on_unheard()
     take_descriptors()
     folder = None
     try:

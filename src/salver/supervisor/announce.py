@@ -9,6 +9,12 @@ from typing import Any, TextIO
 from salver.supervisor.reconcile import Tell
 from salver.supervisor.state import SLOW_RETRY
 
+SLOW = {
+    "opening": "it is fetched and verified, and its environment made ready",
+    "starting": "its workers load it, reproduce its golden rows and warm up",
+}
+"""What is going on with a release of which it is told that it is not ready yet."""
+
 
 class Voice:
     """Says things; `as_json` makes every line one JSON object with an `event`."""
@@ -26,6 +32,11 @@ class Voice:
 
     def tell(self, tell: Tell) -> None:
         """Say what became of a release."""
+        keeps = f" · {tell.keeps} keeps serving" if tell.keeps else ""
+        if tell.kind in SLOW:
+            text = f"{tell.release} is not ready after {tell.seconds:.0f} s: {SLOW[tell.kind]}{keeps}"
+            self.say(tell.kind, text, release=tell.release, seconds=tell.seconds, keeps=tell.keeps)
+            return
         if tell.failure is None:
             workers = f"{tell.workers} worker{'s' if tell.workers != 1 else ''}"
             workers += f" and {tell.loading} more to come" if tell.loading else ""
@@ -42,6 +53,6 @@ class Voice:
         text += "".join(f"\n  - {detail}" for detail in failure.details)
         if failure.hint:
             text += f" · hint: {failure.hint}"
-        text += f" · {tell.keeps} keeps serving" if tell.keeps else ""
+        text += keeps
         fields = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
         self.say(tell.kind, text, release=tell.release, keeps=tell.keeps, **fields)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from salver.dispatch.launch import OUTPUT
 from salver.supervisor.restart import Death
 from salver.worker.lifeline import PARENT
 
@@ -58,6 +59,7 @@ class Child:
             env={**self.env, PARENT: str(os.getpid())},
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
+            stdout=OUTPUT if self.kind == "worker" else None,
             start_new_session=True,
         )
 

@@ -41,7 +41,7 @@ from salver.supervisor.pressure import Watch, budget_of
 from salver.supervisor.reconcile import Action, Fallback, Open, Publish, Start, Stop, Tell, refused
 from salver.supervisor.releases import Releases
 from salver.supervisor.state import Facts, Failure, Key, State
-from salver.worker.lifeline import die_with_parent, ignore_stops
+from salver.worker.lifeline import die_with_parent, go_on_unheard, ignore_stops
 
 STOP_GRACE = 10.0
 LOOK_FOR_MODELS = 2.0
@@ -219,7 +219,8 @@ class Follower:
                 self._reader.submit(self._releases.remember, model.route)
 
     def _start(self, name: str, release: str, facts: Facts) -> None:
-        options = ("--any-environment",) if self._plan.any_environment else ()
+        flags = {"--any-environment": self._plan.any_environment, "--json-logs": self._plan.json_logs}
+        options = tuple(flag for flag, wanted in flags.items() if wanted)
         folder = Path(facts.folder)
         command = worker_command(name, folder, facts.place, (-101, -102), threads=facts.threads, options=options)
         argv = [_MARKS.get(part, part) for part in command.argv]
@@ -378,6 +379,7 @@ def main() -> int:
     options = parser.parse_args()
     die_with_parent()
     ignore_stops()
+    go_on_unheard()
     asyncio.run(follow(options))
     os._exit(0)  # threads may still wait for a registry that does not answer
 

@@ -250,6 +250,7 @@ class Keeper:
             "access": plan.access,
             "dialect": plan.dialect,
             "watch": plan.watch,
+            "json_logs": "1" if plan.json_logs else "",
             "usage": "" if self._usage is None else f"{self._usage},{plan.gateways}",
         }
         shared = [self._sockets[name].fileno() for name in _PORTS if name in self._sockets]
@@ -326,8 +327,7 @@ class Keeper:
 
     def _say(self, text: str, event: str = "keeper") -> None:
         line = json.dumps({"event": event, "text": text}) if self._plan.json_logs else f"salver: {text}"
-        with contextlib.suppress(OSError):  # nobody may listen any more
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the keeper has no other voice
+        sys.stderr.write(line + "\n")
 
     # the follower
 

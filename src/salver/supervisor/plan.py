@@ -14,6 +14,7 @@ GATEWAY = (
     "{admin}", "--control", "{control}", "--metrics-fds", "{metrics}", "--drain-delay", "{drain_delay}",
     "--drain-timeout", "{drain_timeout}", "--limits", "{limits}", "--access", "{access}", "--usage", "{usage}",
     "--dialect", "{dialect}", "--grpc-fd", "{grpc}", "--watch", "{watch}",
+    "--json-logs", "{json_logs}",
 )  # fmt: skip
 FOLLOWER = (
     sys.executable, "-P", "-m", "salver.supervisor.follower", "--plan-fd", "{plan}", "--keeper-fd", "{keeper}",

@@ -19,6 +19,7 @@ from salver.gateway.table import Loaded, Table, Worker
 from salver.route import previous_live
 from salver.supervisor.state import (
     LAST_SLOT,
+    LONG_LOAD,
     Facts,
     Failure,
     Model,
@@ -72,9 +73,9 @@ class Fallback(Struct, frozen=True):
 
 
 class Tell(Struct, frozen=True):
-    """Something a person wants to know: `live`, `refused` or `retrying`.
+    """Something a person wants to know: `live`, `refused`, `retrying`, or still `opening` or `starting`.
 
-    `workers` are ready, `loading` more are on their way. `seconds` to load; None where it was warm.
+    `workers` are ready, `loading` more are on their way. `seconds` it took so far; None where it was warm.
     """
 
     kind: str
@@ -96,6 +97,7 @@ def settle(state: State, now: float) -> list[Action]:
         for model in state.models.values():
             actions += _judge(state, model, now)
             actions += _approach(state, model, now)
+            actions += _tell_of_slow(model, now)
             actions += _fall_back(model, now)
             _let_go(state, model, now)
     actions += _publish(state, now)
@@ -137,8 +139,11 @@ def _judge(state: State, model: Model, now: float) -> Iterator[Action]:
 def refused(model: Model, failure: Failure, number: int) -> Tell:
     """What to tell people when a release was refused."""
     kept = model.refused.get(number, failure)
-    keeps = "" if model.live is None else f"{model.name}@{model.live}"
-    return Tell("refused" if kept.final else "retrying", kept.release, kept, keeps)
+    return Tell("refused" if kept.final else "retrying", kept.release, kept, _answering(model))
+
+
+def _answering(model: Model) -> str:
+    return "" if model.live is None else f"{model.name}@{model.live}"
 
 
 def _fault(state: State, release: Release, now: float) -> Failure | None:
@@ -180,6 +185,7 @@ def _approach(state: State, model: Model, now: float) -> Iterator[Action]:
     was_warm = release.phase == "leaving" and bool(ready) and all(ready)
     if release.phase == "leaving":
         release.phase, release.since, release.wanted_at = "starting", now, now  # some of its workers may have ended
+        release.told = LONG_LOAD / 2
     seconds = None
     # While an older release answers, the new one waits for all of its workers; where none does, the first is enough.
     whole = len(workers) == len(release.worker_names) and not any(worker.stopping for worker in workers)
@@ -189,6 +195,15 @@ def _approach(state: State, model: Model, now: float) -> Iterator[Action]:
         seconds = None if was_warm else now - release.wanted_at
     if release.phase == "loaded":
         _swap(state, model, release, any(ready), seconds)
+
+
+def _tell_of_slow(model: Model, now: float) -> Iterator[Action]:
+    """Tell people what is not ready yet, each time that it has taken twice as long."""
+    for release in model.releases.values():
+        waited = now - release.wanted_at
+        if release.phase in ("opening", "starting") and waited >= 2 * release.told:
+            release.told = waited
+            yield Tell(release.phase, release.name, keeps=_answering(model), seconds=waited)
 
 
 def _swap(state: State, model: Model, release: Release, proven: bool, seconds: float | None) -> None:

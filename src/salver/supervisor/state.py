@@ -97,7 +97,8 @@ class Release(Struct):
     """One release that has, gets or had workers.
 
     On the monotonic clock, `since` is when its workers began to load, `wanted_at` when it was asked for, and `left_at`
-    when table `left_version` left it out (None while it is in the table, or never was).
+    when table `left_version` left it out (None while it is in the table, or never was). People were last told after
+    `told` seconds that it is not ready yet.
     """
 
     model: str
@@ -108,6 +109,7 @@ class Release(Struct):
     facts: Facts | None = None
     left_version: int = 0
     left_at: float | None = None
+    told: float = LONG_LOAD / 2
 
     @property
     def name(self) -> str:

@@ -20,11 +20,12 @@ from salver.errors import SalverError, error
 from salver.frames import Hello
 from salver.release import LOCK, MANIFEST, parse_manifest, release_id
 from salver.worker import traces
-from salver.worker.lifeline import STOP, die_with_parent, ignore_stops
+from salver.worker.lifeline import STOP, die_with_parent, go_on_unheard, ignore_stops
 from salver.worker.loop import Loop
 from salver.worker.predictor import Predictor
 
 FAILED = 70
+PLAIN = "%(levelname)s %(name)s %(message)s"
 
 
 def main() -> int:
@@ -32,9 +33,10 @@ def main() -> int:
     options = _options()
     die_with_parent()
     ignore_stops()
+    go_on_unheard()
     gc.disable()  # imports make hundreds of thousands of objects that stay: looking through them costs 0.2 s
     told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(traces.Format("%(levelname)s %(name)s %(message)s"))
+    told.setFormatter(traces.JsonFormat(options.name) if options.json_logs else traces.Format(PLAIN))
     logging.basicConfig(handlers=[told])
     traces.mark_records()
     try:
@@ -95,6 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--status-fd", type=int, required=True)
     parser.add_argument("--no-golden", dest="golden", action="store_false")
     parser.add_argument("--any-environment", dest="environment", action="store_false")
+    parser.add_argument("--json-logs", action="store_true")
     return parser.parse_args()
 
 

@@ -5,6 +5,7 @@ A `traceparent` reads `00-<trace id>-<span id>-<flags>`.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -39,3 +40,16 @@ class Format(logging.Formatter):
         first, end, rest = text.partition("\n")
         trace = getattr(record, "trace_id", "")
         return f"{first} trace_id={trace}{end}{rest}" if trace else text
+
+
+class JsonFormat(logging.Formatter):
+    """The same as one JSON object, which names the worker too."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object in one line; its `text` has the traceback where there is one."""
+        said = {"event": "log", "text": super().format(record), "worker": self._worker, "logger": record.name}
+        return json.dumps({**said, "level": record.levelname, "trace_id": getattr(record, "trace_id", "")})
