@@ -96,7 +96,9 @@ def test_the_first_release_goes_live_and_the_same_content_is_the_same_release(re
     assert "already published" in repr(again)
 
 
-def test_a_later_release_does_not_go_live(registry: Registry, written: Written) -> None:
+def test_a_later_release_does_not_go_live_and_each_says_what_came_of_it(
+    registry: Registry, written: Written, caplog: pytest.LogCaptureFixture
+) -> None:
     model = written(PLAIN)
     publish.release("credit", model, examples=applicants(), registry=registry)
     second = publish.release("credit", model, examples=applicants(30), registry=registry)
@@ -104,6 +106,12 @@ def test_a_later_release_does_not_go_live(registry: Registry, written: Written) 
     route = registry.current("credit")
     assert route is not None
     assert route.live == 1
+    publish.release("credit", model, examples=applicants(), registry=registry)
+    assert [record.getMessage() for record in caplog.records if record.name == "salver"] == [
+        "credit@1 is live: the first release of a model goes live by itself",
+        "credit@2 is published, not live; make it so with: salver promote credit@2",
+        "credit@1 was published before: nothing has changed",
+    ]
 
 
 def test_a_model_defined_in_the_script_that_runs_is_released_without_its_training(tmp_path: Path) -> None:

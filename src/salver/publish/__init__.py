@@ -73,11 +73,18 @@ def release(
         **said,
     )
     outcome = release_model(request, _registry(registry))
-    if outcome.went_live:
-        log.warning("%s is live: the first release of a model goes live by itself", outcome.release.name)
+    log.warning("%s %s", outcome.release.name, _what_came_of_it(outcome))
     for remark in outcome.remarks:
         log.warning("%s: %s", outcome.release.name, remark)
     return outcome
+
+
+def _what_came_of_it(outcome: Outcome) -> str:
+    if outcome.went_live:
+        return "is live: the first release of a model goes live by itself"
+    if outcome.created:
+        return f"is published, not live; make it so with: salver promote {outcome.release.name}"
+    return "was published before: nothing has changed"
 
 
 def _registry(given: Registry | str | Path | None) -> Registry:
