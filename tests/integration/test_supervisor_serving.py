@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -149,7 +150,7 @@ def test_a_follower_that_dies_in_the_middle_of_a_deployment_is_succeeded_by_one_
     assert len(server.workers("oracle@2")) == 1, "no worker was started twice"
 
 
-@pytest.mark.parametrize("where", ["full disk", "closed pipe"])
+@pytest.mark.parametrize("where", ["full disk", "closed pipe", "full pipe"])
 def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_answers(
     serve: Start, registry: Path, noting: Path, tmp_path: Path, where: str
 ) -> None:
@@ -157,8 +158,11 @@ def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_ans
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    if where == "full pipe":
+        fifo.write_bytes(bytes(fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)))
     server = serve(speaks_to=Path("/dev/full") if where == "full disk" else fifo)
-    os.close(reader)
+    if where != "full pipe":
+        os.close(reader)
     before = status.status(running(server))["processes"]
     assert arrives(server, promote(opened(server), "oracle", 2, intent()))["state"] == "effective"
     assert arrives(server, rollback(opened(server), "oracle", intent()))["state"] == "effective"
@@ -167,6 +171,8 @@ def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_ans
         assert (got.status, got.json) == (200, {"prediction": 2.0 * number})
     assert status.status(running(server))["processes"] == before
     assert server.stop() == 0
+    if where == "full pipe":
+        os.close(reader)
 
 
 def test_going_back_loads_nothing(serve: Start) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import os
+import select
 import signal
 import sys
 from typing import Any, TextIO
@@ -14,6 +15,8 @@ PARENT = "SALVER_PARENT"
 """The environment variable in which a parent tells its child its process id."""
 STOP = signal.SIGUSR1
 """What a worker's parent sends to stop it: SIGTERM may come to every process of a service at once."""
+PATIENCE = 1.0
+"""Seconds that who reads what is printed may be behind."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -28,7 +31,7 @@ def die_with_parent() -> None:
 
 
 def go_on_unheard() -> None:
-    """Print line by line from now on, and drop what no disk or pipe takes any more, where it would raise."""
+    """Print line by line from now on, and drop what no disk or pipe takes, where it would raise or wait for ever."""
     sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
 
 
@@ -36,18 +39,26 @@ def lossy(stream: TextIO) -> TextIO:
     """The same stream, line by line, without what can't be written."""
     if stream is None:  # closed before the start: its descriptor is something else by now
         return stream
-    raw = _Lossy(stream.fileno(), "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=True)
+    raw = io.BufferedWriter(_Lossy(stream.fileno()))
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
 
 
 class _Lossy(io.FileIO):
     """A descriptor that takes everything, and drops what it can't write."""
 
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._patience = PATIENCE
+
     def write(self, data: Any, /) -> int:
-        written = None  # as where it would block
+        room = self._room.poll(self._patience * 1000)
+        self._patience = PATIENCE if room else 0.0  # who waited in vain does not again, until there was room
         with contextlib.suppress(OSError):
-            written = super().write(data)
-        return len(data) if written is None else written
+            if room and (written := super().write(data[: select.PIPE_BUF])) is not None:
+                return written
+        return len(data)
 
 
 def ignore_stops() -> None:
