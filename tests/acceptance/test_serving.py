@@ -15,14 +15,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.acceptance.conftest import Terminal
+from tests.ports import free_port
 
 BODY = b'{"bill_length_mm": 39.1, "bill_depth_mm": 18.7, "flipper_length_mm": 181, "body_mass_g": 3750}'
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def answering_release(port: int) -> str:

@@ -19,8 +19,9 @@ from tests.campaigns.checks import Checker, Verdict
 from tests.integration.history import Habits, Load
 from tests.integration.nginx import Proxy
 from tests.integration.oracle import Oracle, answer
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_grpc import typed
+from tests.ports import free_port
 
 CLIENTS = 8
 MESSAGES = 5

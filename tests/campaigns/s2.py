@@ -13,7 +13,8 @@ from tritonclient.grpc import service_pb2
 from tests.campaigns import stage, vitals
 from tests.campaigns.checks import Checker, Verdict
 from tests.integration.oracle import Oracle, answer
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 METHODS = ("ModelInfer", "ModelMetadata", "ModelReady", "ServerLive", "RepositoryIndex", "ModelConfig", "Nothing")
 OUR_FAULT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS)

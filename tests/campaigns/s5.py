@@ -19,7 +19,8 @@ from tests.campaigns.checks import Verdict
 from tests.campaigns.trickle import KINDS, Order, attack
 from tests.integration.nginx import Nginx
 from tests.integration.oracle import Oracle
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 LINES = 8
 RATIO = 1.2

@@ -17,7 +17,6 @@ import doctest
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.ports import free_port
 
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 READY_LIMIT = 120.0
@@ -137,13 +138,6 @@ def reader_environment(folder: Path, ports: dict[str, str]) -> dict[str, str]:
         "COLUMNS": "120",
         "NO_COLOR": "1",
     }
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _original(ports: dict[str, str]) -> Callable[[re.Match[str]], str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.integration.server import free_port
+from tests.ports import free_port
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "production.md"
 NOBODY = "  server 127.0.0.1:9 down;\n"

@@ -18,9 +18,10 @@ from salver.access.keys import SCOPES, mint
 from salver.gateway.grpc.port import every_method
 from tests.integration import misdeclared
 from tests.integration.issuer import AUDIENCE, ISSUER, Signer
-from tests.integration.server import SALVER, Server, free_port
+from tests.integration.server import SALVER, Server
 from tests.integration.test_access import Caller, expire, key
 from tests.integration.test_grpc import PATIENCE, place, typed
+from tests.ports import free_port
 
 V2, HEALTH, REFLECTION = "inference.GRPCInferenceService", "grpc.health.v1.Health", "grpc.reflection"
 INFER = f"/{V2}/ModelInfer"

@@ -15,9 +15,10 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_grpc import place, wait_serving
 from tests.integration.watched import PATIENCE, Watched, comes, sample
+from tests.ports import free_port
 
 PREDICT = "/models/noting/predict"
 

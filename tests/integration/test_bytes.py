@@ -18,7 +18,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 import salver
 from salver.errors import UserError
 from tests.integration.photos import Photos
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 FLOWER, CHINA = ((FOLDER / name).read_bytes() for name in ("flower.jpg", "china.jpg"))

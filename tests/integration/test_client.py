@@ -24,17 +24,12 @@ import pytest
 from salver.client.blocking import Client
 from salver.client.concurrent import AsyncClient
 from salver.errors import Busy, UserError
+from tests.ports import free_port
 
 PROJECT = Path(__file__).parents[2] / "examples" / "project"
 ROW = {"bill_length_mm": 39.1, "bill_depth_mm": 18.7, "flipper_length_mm": 181, "body_mass_g": 3750}
 ROWS = [ROW, dict.fromkeys(ROW), {**ROW, "flipper_length_mm": 217, "body_mass_g": 5400, "bill_depth_mm": 14.2}]
 SPECIES = ["Adelie", "Chinstrap", "Gentoo"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_ready(url: str) -> None:

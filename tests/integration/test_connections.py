@@ -15,13 +15,14 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from salver.gateway import http2_frames as h2
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_access import key
 from tests.integration.test_framing import ask, said
 from tests.integration.test_grpc import place, typed, wait_serving
 from tests.integration.test_http2 import Peer
 from tests.integration.watched import comes, sample
 from tests.integration.wire import Wire
+from tests.ports import free_port
 
 MOST = 3
 

@@ -27,7 +27,8 @@ from salver.limits import Limits
 from salver.supervisor.listeners import SETTLE, Closing, bind
 from tests.integration.conftest import EXAMPLES
 from tests.integration.oracle import Oracle
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 CLIENTS = 12
 PATIENCE = 30.0

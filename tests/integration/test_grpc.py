@@ -27,7 +27,8 @@ from tritonclient.utils import InferenceServerException
 
 from salver.gateway.grpc import methods
 from tests.integration.oracle import answer
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 PATIENCE = 60.0
 SERVICE = "inference.GRPCInferenceService"

@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 import salver
 from salver import Signature, Tensor
 from tests.integration.oracle import answer
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.telling import Teller
 from tests.integration.tensor_models import Half
 from tests.integration.test_access import key
@@ -29,6 +29,7 @@ from tests.integration.test_grpc import PATIENCE, inputs_of, place, typed, wait_
 from tests.integration.test_tls import TlsServer, write
 from tests.integration.test_tls import client as trusting
 from tests.integration.watched import comes
+from tests.ports import free_port
 
 WIDTH = 3 << 20
 """Numbers of 4 bytes: 12 MiB a row."""

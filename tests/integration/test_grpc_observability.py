@@ -15,11 +15,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from salver.gateway import http2_frames as h2
 from salver.gateway.http2_frames import frame
-from tests.integration.server import free_port
 from tests.integration.test_grpc import SERVICE, place, wait_serving
 from tests.integration.test_http2 import INFER, Peer
 from tests.integration.test_observability import SPAN, watching
 from tests.integration.watched import PATIENCE, Watched, comes
+from tests.ports import free_port
 
 DOUBLE = f"/{SERVICE}/ModelInfer"
 STREAMED = f"/{SERVICE}/ModelStreamInfer"

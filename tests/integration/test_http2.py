@@ -16,8 +16,9 @@ from tritonclient.grpc import service_pb2_grpc
 from salver.gateway import http2_frames as h2
 from salver.gateway.http2_frames import Cutter, Frame, frame
 from tests.integration.oracle import answer
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_grpc import SERVICE, place, typed, wait_serving
+from tests.ports import free_port
 
 LIVE, INFER, STREAM = "ServerLive", "ModelInfer", "ModelStreamInfer"
 EMPTY = bytes(5)

@@ -12,9 +12,10 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, ResponseReceived, StreamReset
 
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_grpc import place, wait_serving
 from tests.integration.watched import comes, sample
+from tests.ports import free_port
 
 HEAD = [
     (":method", "POST"),

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.watched import PATIENCE, Watched, comes
+from tests.ports import free_port
 
 PREDICT = "/models/noting/predict"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

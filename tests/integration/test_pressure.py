@@ -20,9 +20,10 @@ from salver.signature import Column, Signature
 from salver.supervisor.cgroup import V2, Groups, Held
 from salver.supervisor.pressure import LOOK
 from tests.integration.filling import Filling
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.test_grpc import place, wait_serving
 from tests.integration.watched import PATIENCE, comes, sample
+from tests.ports import free_port
 
 MIB = 1 << 20
 BUDGET = 2048 * MIB

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import SALVER, Server, free_port
+from tests.integration.server import SALVER, Server
+from tests.ports import free_port
 
 WIDTH = 4
 
@@ -65,9 +66,9 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def free_range() -> int:
-    """The first of `WIDTH` ports in a row that nobody has, below those that the system gives away."""
+    """The first of `WIDTH` ports in a row that nobody has, below those that tests take one by one."""
     while True:
-        first = 10_000 + free_port() % 20_000
+        first = 10_000 + free_port() % 9_000
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(first, first + WIDTH):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))

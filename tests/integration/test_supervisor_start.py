@@ -12,7 +12,8 @@ from salver.errors import SalverError
 from salver.supervisor import runtime
 from salver.supervisor.listeners import bind
 from tests.integration.keeping import PATIENCE, Keeping
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from tritonclient.utils import InferenceServerException
 
 import salver
 from salver import Column, Signature
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
 from tests.integration.tensor_models import Known
 from tests.integration.test_grpc import place, wait_serving
+from tests.ports import free_port
 
 SIGNATURE = Signature(
     inputs=(Column("name", "str", nullable=True), Column("age", "int", optional=True)),

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 import salver
 from salver.signature import Column, Signature, Tensor
-from tests.integration.server import Server, free_port
+from tests.integration.server import Server
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-judges" / "bin" / "python"
