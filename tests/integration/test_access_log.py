@@ -121,11 +121,11 @@ def test_a_log_that_can_not_be_written_is_said_once_and_all_that_is_said_is_json
         for number in range(5):
             assert server.post(PREDICT, {"x": number}).status == 200
             comes(lambda: sample(server, "salver_access_log_dropped_total") > number)  # noqa: B023 - used at once
-        said = [line for line in server.log.read_text().splitlines() if not line.startswith("printed")]
-    told = [json.loads(line) for line in said]
+    told = [json.loads(line) for line in server.log.read_text().splitlines()]
     lost = "of the access log could not be written to /dev/full: No space left on device"
     [text] = [line["text"] for line in told if line["event"] == "gateway"]
     assert lost in text
+    assert [line["text"] for line in told if line["event"] == "print"][-1] == "printed [4.0]"
     records = [line for line in told if line["event"] == "log" and line["text"] == "doubling [4.0]"]
     [record] = [{**record, "worker": record["worker"].partition("/")[0]} for record in records]
     assert record == {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Iterator
 
@@ -14,6 +16,19 @@ ONE, TWO = "1" * 32, "2" * 32
 
 def parent(trace: str) -> str:
     return f"00-{trace}-b7ad6b7169203331-01"
+
+
+def test_what_is_printed_becomes_an_object_for_each_line_that_has_ended() -> None:
+    out = io.StringIO()
+    prints = traces.JsonPrints("churn@7/0", out)
+    traces.follow([parent(ONE)])
+    print("one\ntwo", end=" ", file=prints, flush=True)
+    print("three é", file=prints)
+    print("four", end="", file=prints)
+    traces.follow(())
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line.pop("text") for line in lines] == ["one", "two three é"]
+    assert lines == [{"event": "print", "worker": "churn@7/0", "trace_id": ONE}] * 2
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ def main() -> int:
     go_on_unheard()
     gc.disable()  # imports make hundreds of thousands of objects that stay: looking through them costs 0.2 s
     told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(traces.JsonFormat(options.name) if options.json_logs else traces.Format(PLAIN))
+    told.setFormatter(traces.Format(PLAIN))
+    if options.json_logs:
+        told.setFormatter(traces.JsonFormat(options.name))
+        sys.stdout = sys.stderr = traces.JsonPrints(options.name, sys.stderr)
     logging.basicConfig(handlers=[told])
     traces.mark_records()
     try:

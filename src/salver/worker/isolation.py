@@ -88,7 +88,7 @@ def model_error(raised: Exception) -> SalverError:
     return error(
         "model-error",
         f"the model raised {type(raised).__name__} for this row",
-        hint="the server's log has the traceback under the prediction id",
+        hint="the server's log has the traceback",
     )
 
 

@@ -1,14 +1,16 @@
-"""Which requests the model is working for, in every log record: its `trace_id`, several with commas, or empty.
+"""Which requests the model is working for, in all that it logs: its `trace_id`, several with commas, or empty.
 
 A `traceparent` reads `00-<trace id>-<span id>-<flags>`.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 _current = ""
 
@@ -53,3 +55,37 @@ class JsonFormat(logging.Formatter):
         """The object in one line; its `text` has the traceback where there is one."""
         said = {"event": "log", "text": super().format(record), "worker": self._worker, "logger": record.name}
         return json.dumps({**said, "level": record.levelname, "trace_id": getattr(record, "trace_id", "")})
+
+
+class JsonPrints(io.TextIOBase):
+    """What the model's code prints, as one JSON object for each line; what it has not ended yet waits."""
+
+    encoding = "utf-8"
+
+    def __init__(self, worker: str, out: TextIO) -> None:
+        self._worker = worker
+        self._out = out
+        self._begun = ""
+        self._lock = threading.Lock()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """Where bytes go, as they are."""
+        return self._out.buffer
+
+    def fileno(self) -> int:
+        """What child processes may inherit."""
+        return self._out.fileno()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str, /) -> int:
+        """Take a text, and write the lines that it ends."""
+        with self._lock:
+            *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            said = {"event": "print", "text": line, "worker": self._worker, "trace_id": _current}
+            self._out.write(json.dumps(said) + "\n")
+        return len(text)
