@@ -81,6 +81,28 @@ def test_a_keys_file_that_could_not_be_read_is_read_again_though_it_has_not_chan
     assert said == ["access-problem", "access-restored"]
 
 
+def test_a_keys_file_that_is_written_where_it_lies_is_read_when_it_is_done(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.jsonl"
+    names = [f"shop{number}" for number in range(20)]
+    file.change(keys, lambda _: tuple(Key(name, digest(mint(name).encode())) for name in names))
+    published: list[Grants] = []
+    watch = GrantsWatch(Terms(keys=str(keys)), published.append, lambda *_, **__: None)
+
+    async def follow() -> None:
+        task = asyncio.create_task(watch.run(0))
+        await until(lambda: published)
+        lines = keys.read_bytes().splitlines(keepends=True)[:-1]
+        with keys.open("wb", buffering=0) as there:
+            for line in lines:
+                await asyncio.sleep(0)  # as does the watch: it looks between any two writes
+                there.write(line)
+        await until(lambda: len(published) > 1)
+        await end(task)
+
+    asyncio.run(follow())
+    assert [[key.name for key in grants.keys] for grants in published] == [names, names[:-1]]
+
+
 def test_clients_that_leave_while_they_wait_make_room_for_others(tmp_path: Path) -> None:
     inquiry = Inquiry(State(1), (), lambda: None)
     path = tmp_path / "status"

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from salver.access.keys import Key, read_keys, write_keys
 from salver.errors import error
@@ -15,16 +16,22 @@ from salver.errors import error
 LARGEST = 16 << 20
 _PRIVATE = 0o600
 
-Stamp = tuple[int, int, int]
+
+class Stamp(NamedTuple):
+    """What changes whenever a file does; another `inode` is a file that took its place."""
+
+    changed_ns: int
+    inode: int
+    size: int
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes whenever the file does; None while it can't be seen."""
+    """The stamp of the file; None while it can't be seen."""
     try:
         facts = path.stat()
     except OSError:
         return None
-    return facts.st_mtime_ns, facts.st_ino, facts.st_size
+    return Stamp(facts.st_mtime_ns, facts.st_ino, facts.st_size)
 
 
 def load(path: Path) -> tuple[Key, ...]:

@@ -50,6 +50,7 @@ class GrantsWatch:
         self._jwks = ""
         self._published: Grants | None = None
         self._stamps: dict[str, file.Stamp | None] = {}  # of what was read and is in use
+        self._seen: dict[str, file.Stamp | None] = {}  # at the last look
         self._lasts = FETCH_EVERY
         self._problems: dict[str, str] = {}
 
@@ -93,9 +94,15 @@ class GrantsWatch:
                 self._publish(grants)
 
     async def _look(self, name: str, what: str, read: Callable[[], None]) -> None:
-        """Read a file that has changed, or could not be used: what kept it from that may leave no trace in the file."""
-        stamp = file.stamp(Path(name))
-        if (stamp is None or stamp != self._stamps.get(name)) and await self._try(what, read):
+        """Read a file that has changed, or could not be used: what kept it from that may leave no trace in the file.
+
+        One that was not replaced but written to is read when it stays as it was at the last look: it may be half done.
+        """
+        stamp, used, seen = file.stamp(Path(name)), self._stamps.get(name), self._seen.get(name)
+        self._seen[name] = stamp
+        if stamp is not None and used is not None and (stamp == used or (stamp != seen and stamp.inode == used.inode)):
+            return
+        if await self._try(what, read):
             self._stamps[name] = stamp
 
     async def _try(self, what: str, read: Callable[[], None]) -> bool:
