@@ -46,10 +46,7 @@ def start(registry: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     running: list[Server] = []
 
     def begin(*options: str, **settings: Any) -> Server:
-        speaks_to = settings.get("speaks_to")
-        server = Server(
-            settings.get("registry", registry), *options, log=tmp_path / f"log{len(running)}", speaks_to=speaks_to
-        )
+        server = Server(settings.pop("registry", registry), *options, log=tmp_path / f"log{len(running)}", **settings)
         running.append(server)
         return server.__enter__()
 

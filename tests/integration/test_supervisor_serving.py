@@ -157,12 +157,16 @@ def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_ans
     shutil.copytree(noting, registry, dirs_exist_ok=True)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    if where == "full pipe":
-        fifo.write_bytes(bytes(fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)))
-    server = serve(speaks_to=Path("/dev/full") if where == "full disk" else fifo)
-    if where != "full pipe":
-        os.close(reader)
+    with os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        if where == "full pipe":
+            fifo.write_bytes(bytes(fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)))
+        server = serve(speaks_to=Path("/dev/full") if where == "full disk" else fifo)
+        if where == "closed pipe":
+            reader.close()
+        _goes_on_unheard(server)
+
+
+def _goes_on_unheard(server: Server) -> None:
     before = status.status(running(server))["processes"]
     assert arrives(server, promote(opened(server), "oracle", 2, intent()))["state"] == "effective"
     assert arrives(server, rollback(opened(server), "oracle", intent()))["state"] == "effective"
@@ -171,8 +175,6 @@ def test_a_server_that_nobody_hears_loses_no_process_and_a_model_that_prints_ans
         assert (got.status, got.json) == (200, {"prediction": 2.0 * number})
     assert status.status(running(server))["processes"] == before
     assert server.stop() == 0
-    if where == "full pipe":
-        os.close(reader)
 
 
 def test_going_back_loads_nothing(serve: Start) -> None:

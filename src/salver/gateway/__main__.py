@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import resource
 import signal
@@ -43,7 +42,7 @@ from salver.gateway.table import Hello
 from salver.gateway.watch import Wanted, watch_of
 from salver.limits import Limits
 from salver.memory import HEAP
-from salver.worker.lifeline import die_with_parent, go_on_unheard
+from salver.worker.lifeline import die_with_parent, go_on_unheard, say
 
 CERTIFICATES = 1.0
 """Seconds between two looks at the files of the certificates."""
@@ -169,8 +168,7 @@ class Gateway:
             self._serving.opened = True
 
     def _say(self, text: str) -> None:
-        line = json.dumps({"event": "gateway", "text": text}) if self._options.json_logs else f"salver: {text}"
-        sys.stderr.write(line + "\n")
+        say("gateway", text, as_json=self._options.json_logs)
 
     def _signalled(self, signum: int) -> None:
         """SIGTERM grants load balancers the drain delay, however often it comes; SIGINT ends it."""

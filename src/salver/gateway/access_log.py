@@ -196,7 +196,7 @@ class _File:
             self._follow()
             written = os.write(self._descriptor, data)
         except OSError as problem:
-            return lines.count(b"\n"), _why(problem)
+            return lines.count(b"\n"), str(problem.strerror)
         if written:
             self._torn = b"" if data.endswith(b"\n", 0, written) else b"\n"
         return data.count(b"\n", written), "only a part was taken"
@@ -224,13 +224,9 @@ class _Stdout:
             try:
                 os.write(1, lines[at:end])
             except OSError as problem:
-                return lines.count(b"\n", at), _why(problem)
+                return lines.count(b"\n", at), str(problem.strerror)
             at = end
         return 0, ""
-
-
-def _why(problem: OSError) -> str:
-    return problem.strerror or type(problem).__name__
 
 
 _ENCODER = json.Encoder()

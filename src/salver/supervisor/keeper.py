@@ -10,14 +10,12 @@ object per line, and gets events back. A follower that comes back is told everyt
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import selectors
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -29,7 +27,7 @@ from salver.supervisor import listeners, restart, runtime
 from salver.supervisor.children import Child, pipe
 from salver.supervisor.link import Lines, Link
 from salver.supervisor.plan import Plan
-from salver.worker.lifeline import STOP
+from salver.worker.lifeline import STOP, say
 
 STOP_GRACE = 5.0
 DRAIN_MARGIN = 5.0
@@ -326,8 +324,7 @@ class Keeper:
             self._tell(event="breaker", group=child.group, open=breaker.opened is not None, name=child.name)
 
     def _say(self, text: str, event: str = "keeper") -> None:
-        line = json.dumps({"event": event, "text": text}) if self._plan.json_logs else f"salver: {text}"
-        sys.stderr.write(line + "\n")
+        say(event, text, as_json=self._plan.json_logs)
 
     # the follower
 

@@ -185,7 +185,7 @@ def _approach(state: State, model: Model, now: float) -> Iterator[Action]:
     was_warm = release.phase == "leaving" and bool(ready) and all(ready)
     if release.phase == "leaving":
         release.phase, release.since, release.wanted_at = "starting", now, now  # some of its workers may have ended
-        release.told = LONG_LOAD / 2
+        release.told = 0.0
     seconds = None
     # While an older release answers, the new one waits for all of its workers; where none does, the first is enough.
     whole = len(workers) == len(release.worker_names) and not any(worker.stopping for worker in workers)
@@ -201,7 +201,7 @@ def _tell_of_slow(model: Model, now: float) -> Iterator[Action]:
     """Tell people what is not ready yet, each time that it has taken twice as long."""
     for release in model.releases.values():
         waited = now - release.wanted_at
-        if release.phase in ("opening", "starting") and waited >= 2 * release.told:
+        if release.phase in ("opening", "starting") and waited >= max(LONG_LOAD, 2 * release.told):
             release.told = waited
             yield Tell(release.phase, release.name, keeps=_answering(model), seconds=waited)
 

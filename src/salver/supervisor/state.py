@@ -98,7 +98,7 @@ class Release(Struct):
 
     On the monotonic clock, `since` is when its workers began to load, `wanted_at` when it was asked for, and `left_at`
     when table `left_version` left it out (None while it is in the table, or never was). People were last told after
-    `told` seconds that it is not ready yet.
+    `told` seconds that it is not ready yet, never where that is 0.
     """
 
     model: str
@@ -109,7 +109,7 @@ class Release(Struct):
     facts: Facts | None = None
     left_version: int = 0
     left_at: float | None = None
-    told: float = LONG_LOAD / 2
+    told: float = 0.0
 
     @property
     def name(self) -> str:

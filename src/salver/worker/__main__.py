@@ -25,7 +25,6 @@ from salver.worker.loop import Loop
 from salver.worker.predictor import Predictor
 
 FAILED = 70
-PLAIN = "%(levelname)s %(name)s %(message)s"
 
 
 def main() -> int:
@@ -36,7 +35,7 @@ def main() -> int:
     go_on_unheard()
     gc.disable()  # imports make hundreds of thousands of objects that stay: looking through them costs 0.2 s
     told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(traces.Format(PLAIN))
+    told.setFormatter(traces.Format("%(levelname)s %(name)s %(message)s"))
     if options.json_logs:
         told.setFormatter(traces.JsonFormat(options.name))
         sys.stdout = sys.stderr = traces.JsonPrints(options.name, sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import json
 import os
 import select
 import signal
@@ -33,6 +34,11 @@ def die_with_parent() -> None:
 def go_on_unheard() -> None:
     """Print line by line from now on, and drop what no disk or pipe takes, where it would raise or wait for ever."""
     sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
+
+
+def say(event: str, text: str, *, as_json: bool) -> None:
+    """Say one line on stderr, for people or as one JSON object."""
+    sys.stderr.write((json.dumps({"event": event, "text": text}) if as_json else f"salver: {text}") + "\n")
 
 
 def lossy(stream: TextIO) -> TextIO:
